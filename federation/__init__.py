@@ -1,0 +1,1 @@
+"""Sharing: private updates, releases, the Flower client and server. Never sees text."""

@@ -1,0 +1,1 @@
+"""The encrypted store: records, keys, engine, ledgers. Knows nothing of models or HTTP."""

@@ -1,0 +1,204 @@
+"""Immutable records, named by the hash of their canonical form.
+
+Values only: equality is content. Sequence numbers, chaining and encryption are the store's business.
+Importing this module loads nothing beyond the standard library.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+HASH_TAG = "sha256:"
+
+Role = Literal["system", "user", "assistant"]
+Slot = Literal["personal", "shared"]
+Decision = Literal["adopt", "wait", "reject"]
+Purpose = Literal["log", "learn", "share"]
+
+
+def digest(data: bytes) -> str:
+    """Return the tagged SHA-256 of `data`, e.g. ``sha256:9f86d0…`` (64 hex digits)."""
+    return HASH_TAG + hashlib.sha256(data).hexdigest()
+
+
+def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """Return the canonical JSON of `value`: sorted keys, no spaces, UTF-8, no NaN.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+        UnicodeEncodeError: a string holds a lone surrogate.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Base of all records; `id` is the tagged hash of kind and content."""
+
+    @property
+    def id(self) -> str:
+        """Tagged SHA-256 over the record's kind and canonical content."""
+        return digest(canonical([type(self).__name__, asdict(self)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interaction(Record):
+    """One request and the answer that was served."""
+
+    messages: tuple[Message, ...]  # the conversation up to and with the request; the last one is the user's
+    answer: str
+    model: str  # tagged hash of the base GGUF
+    stack: tuple[str, ...] = ()  # adapters that answered, in order of application
+    time: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction(Record):
+    """What the owner says the answer should have been."""
+
+    interaction: str
+    corrected: str
+    reason: str = ""
+    share: bool = True  # False: may teach the personal adapter, never a shared update
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rating(Record):
+    """Thumbs: +1 approves the served answer, -1 rejects it without saying what is right."""
+
+    interaction: str
+    value: Literal[-1, 1]
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example(Record):
+    """What training sees: a request, the answer wanted and, for corrections, the answer refused.
+
+    Derived from an interaction and its correction or approval; never stored a second time.
+    """
+
+    messages: tuple[Message, ...]
+    answer: str
+    rejected: str | None = None  # None: an approved answer, used for replay
+    share: bool = True
+    time: float = 0.0
+
+    @property
+    def request(self) -> str:
+        """Tagged hash of the conversation alone: repeats of one request share it."""
+        return digest(canonical([asdict(message) for message in self.messages]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter(Record):
+    """A LoRA adapter and its parents; its bytes are the artefact named by `digest`."""
+
+    digest: str  # tagged hash of the GGUF bytes, which is also the artefact's name
+    slot: Slot
+    base: str  # tagged hash of the base GGUF
+    shared: str | None = None  # digest of the shared release it was trained on top of
+    parent: str | None = None  # digest of the adapter it was continued from
+    examples: tuple[str, ...] = ()  # ids of the examples it learned from
+    release: str | None = None  # id of the release manifest, for a shared adapter
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Mean score of one group of held-out items before and after, on a scale of 0 to 100 points."""
+
+    name: str
+    count: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict(Record):
+    """The gate's decision on one adapter, with its evidence."""
+
+    adapter: str  # digest of the adapter judged
+    decision: Decision
+    reason: str
+    gain: float  # mean gain on held-out corrections, points
+    lower: float  # lower end of the paired-bootstrap 95 % interval of the gain, points
+    upper: float
+    evidence: int  # distinct held-out requests behind the gain
+    slices: tuple[Slice, ...] = ()
+    fixed: tuple[str, ...] = ()  # example ids now answered exactly that were not before
+    broken: tuple[str, ...] = ()
+    seconds: float = 0.0
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation(Record):
+    """From this moment `slot` serves `adapter` (None: nothing). The newest one counts."""
+
+    slot: Slot
+    adapter: str | None
+    reason: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent(Record):
+    """The owner's word on one purpose; the newest one per purpose and destination counts."""
+
+    purpose: Purpose
+    granted: bool
+    destination: str = ""  # for sharing: the fleet's identity
+    terms: str = ""  # what was shown when the owner agreed
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spend(Record):
+    """Privacy budget spent by one private run, written before its update leaves.
+
+    One DP-SGD run: `steps` compositions of the Poisson-subsampled Gaussian mechanism.
+    Adjacency is add/remove one unit.
+    """
+
+    run: str  # names the run or round; unique per release attempt
+    unit: Literal["correction", "device"]
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    clipping_norm: float
+    delta: float
+    epsilon: float  # of this run alone, at `delta`
+    total: float  # of the device's whole life with this run included, at `delta`
+    payload: str = ""  # digest of the bytes about to leave
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress(Record):
+    """One message that left the device."""
+
+    purpose: str
+    destination: str
+    consent: str  # id of the consent it rests on
+    size: int  # bytes
+    payload: str  # digest of the bytes
+    epsilon: float = 0.0
+    time: float
+
+
+RECORD_TYPES: dict[str, type[Record]] = {
+    kind.__name__: kind
+    for kind in (Interaction, Correction, Rating, Adapter, Verdict, Activation, Consent, Spend, Egress)
+}
