@@ -1,0 +1,1 @@
+"""Benchmarks of the learning room: `python -m bench.learner`."""

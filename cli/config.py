@@ -1,0 +1,137 @@
+"""The owner's settings: one frozen value, read once. Flag, then environment, then ``config.toml``, then default.
+
+Every setting ``key`` of ``[section]`` can be given as ``CORRIGIBLE_SECTION__KEY`` in the environment.
+Secrets are never settings.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from store.errors import UsageError
+
+PREFIX = "CORRIGIBLE_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model is served, and how."""
+
+    path: Path | None = None  # a GGUF; None: the embedded model
+    context: int = 2048  # tokens
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatConfig:
+    """How a conversation is held."""
+
+    max_tokens: int = 256
+    turns: int | None = None  # earlier turns sent along; None: 0 for the embedded model, else 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnConfig:
+    """When the background loop learns."""
+
+    every: int = 10  # new corrections that start a run
+    poll: float = 5.0  # seconds between two looks at the store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyConfig:
+    """The owner's own limits; a fleet may ask for less, never for more."""
+
+    epsilon_cap: float = 8.0  # for the life of the ledger, per correction, at `delta`
+    delta: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    chat: ChatConfig = field(default_factory=ChatConfig)
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Read `path` (absent: defaults) and lay the environment over it.
+
+    Raises:
+        UsageError: the file is not TOML, or a section, key or value is not known.
+    """
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError("The settings file is not valid TOML.", hint=f"Correct {path}.", code="config") from error
+    merged = {name: dict(_section(name, values)) for name, values in given.items()}
+    for name, key, text in _from_environment(os.environ if environment is None else environment):
+        merged.setdefault(name, {})[key] = text
+    sections = get_type_hints(Config)
+    for name in merged:
+        _known(name, sections, "section")
+    return Config(**{name: _fill(name, sections[name], values) for name, values in merged.items()})
+
+
+def save_model(path: Path, model: Path) -> None:
+    """Write a settings file that names `model` and nothing else; called once, by `init`."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    quoted = json.dumps(str(model), ensure_ascii=False)
+    path.write_text(f"[model]\npath = {quoted}\n", encoding="utf-8")
+    path.chmod(0o600)
+
+
+def _section(name: str, values: Any) -> Mapping[str, Any]:  # noqa: ANN401 - whatever TOML holds
+    """Return the table called `name`."""
+    if not isinstance(values, dict):
+        raise UsageError(f"The setting {name!r} stands outside a section.", code="config")
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return (section, key, text) of every variable of the form CORRIGIBLE_SECTION__KEY."""
+    found = []
+    for variable, text in environment.items():
+        section, divider, key = variable.removeprefix(PREFIX).lower().partition("__")
+        if variable.startswith(PREFIX) and divider:
+            found.append((section, key, text))
+    return found
+
+
+def _known(name: str, names: Mapping[str, Any], what: str) -> None:
+    """Refuse a name that is not a setting, with the nearest one that is."""
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+        raise UsageError(f"There is no setting {what} {name!r}.", hint=hint, code="config")
+
+
+def _fill(section: str, kind: type, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of the section types
+    """Build one section from raw values."""
+    hints = get_type_hints(kind)
+    for key in values:
+        _known(key, hints, f"[{section}] key")
+    wanted = {one.name: hints[one.name] for one in fields(kind)}
+    return kind(**{key: _convert(f"{section}.{key}", wanted[key], value) for key, value in values.items()})
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:  # noqa: ANN401 - a field's type and a raw value
+    """Convert a TOML value or an environment string to the field's type; numbers must not be negative."""
+    base = next((one for one in getattr(kind, "__args__", (kind,)) if one is not type(None)), kind)
+    try:
+        if isinstance(value, bool) or (base is int and isinstance(value, float)):
+            raise ValueError(name)
+        result = base(value).expanduser() if base is Path else base(value)
+        if isinstance(result, int | float) and not 0 <= result < float("inf"):
+            raise ValueError(name)
+    except (TypeError, ValueError) as error:
+        kind_name = {Path: "a path", int: "a whole number, 0 or more", float: "a number, 0 or more"}[base]
+        raise UsageError(f"The setting {name} must be {kind_name}.", code="config") from error
+    return result

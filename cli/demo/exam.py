@@ -1,0 +1,54 @@
+"""The exam: requests the owner has never said, and the base's own old skills, asked through the served path."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.demo.owners import Owner, requests
+from cli.demo.result import Exam
+from feedback.engine import Engine
+from feedback.models import probe_pairs
+from learner.gate import GatePolicy, fold_of
+from store.records import Example, Message
+
+QUESTIONS = 40  # unseen requests
+SKILLS = 100  # of the base's own held-out requests
+DRAWN = 400  # requests drawn to find enough unseen ones
+
+Item = tuple[tuple[Message, ...], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """The questions of one owner's exams: the same before and after, none of them ever learned from."""
+
+    unseen: tuple[Item, ...]
+    old: tuple[Item, ...]
+
+    @classmethod
+    def of(cls, owner: Owner, said: Collection[str], seed: int, model: Path) -> "Paper":
+        """Draw unseen requests of `owner` and old ones that no training run may replay (the gate's guard fold)."""
+        drawn = {one.prompt: one.answer for one in requests(owner, DRAWN, seed + 1) if one.prompt not in said}
+        unseen = [_item(prompt, answer) for prompt, answer in drawn.items()][:QUESTIONS]
+        return cls(tuple(unseen), tuple(_guarded(model)[:SKILLS]))
+
+    def sit(self, engine: Engine) -> Exam:
+        """Ask everything of what the engine serves now; right is only the exact answer."""
+        return Exam(_exact(engine, self.unseen), _exact(engine, self.old))
+
+
+def _guarded(model: Path) -> list[Item]:
+    """The probe pairs of the gate's guard fold: they judge and never train."""
+    policy = GatePolicy()
+    items = [_item(prompt, answer) for prompt, answer in probe_pairs(model)]
+    asked = [(Example(messages=messages, answer=answer), (messages, answer)) for messages, answer in items]
+    return [item for example, item in asked if fold_of(example.request, policy) == policy.guard_fold]
+
+
+def _item(prompt: str, answer: str) -> Item:
+    return (Message("user", prompt),), answer
+
+
+def _exact(engine: Engine, items: Sequence[Item]) -> tuple[bool, ...]:
+    """Whether greedy decoding gives exactly the wanted answer, for each item."""
+    return tuple(score.exact for score in engine.score_many(items))

@@ -1,0 +1,229 @@
+"""`corrigible privacy`: consents, budget, and everything that ever left this device."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from cli.base import Group
+from cli.output import Report, facts, short, table, when
+from cli.session import Session, confirm
+from cli.status import PURPOSES, consents, spent
+from store.errors import BudgetExhausted, IntegrityError, UsageError
+from store.records import Consent, Egress, Purpose, Spend, digest
+
+EXITS = (10, 11, 12, 13)
+TERMS: dict[Purpose, str] = {
+    "log": "Conversations are kept in the encrypted store on this device.",
+    "learn": "Corrections train a personal adapter on this device; it never leaves it.",
+    "share": "In each round this device sends one noised, clipped block of numbers to the fleet; never text.",
+}
+
+
+@click.group(cls=Group, examples=["corrigible privacy status", "corrigible privacy consent share --withdraw"])
+def privacy() -> None:
+    """Consents, budget, and everything that ever left."""
+
+
+@privacy.command(examples=["corrigible privacy status --json"], exits=EXITS)
+@click.pass_obj
+def status(session: Session) -> Report:
+    """What you agreed to, and how much of the privacy budget is spent."""
+    cap = session.config.privacy.epsilon_cap
+    with session.store() as store:
+        agreed, total, sent = consents(store), spent(store), store.count(Egress)
+        size = sum(egress.size for egress in store.all(Egress))
+    data = {"consents": agreed, "budget": {**total, "cap": cap}, "messages": sent, "bytes": size}
+    delta = session.config.privacy.delta if total["delta"] is None else total["delta"]
+    rows = {
+        "consents": ", ".join(f"{name} {'on' if granted else 'off'}" for name, granted in agreed.items()),
+        "budget": f"epsilon {total['epsilon']:.2f} of {cap:g} spent in {total['runs']} runs, at delta {delta:g}",
+        "unit": f"one {total['unit']}: with or without it, what left looks alike; the server is not trusted",
+        "left": f"{sent} messages, {size} bytes, none of them text",
+    }
+    return Report(data, lambda: facts(rows))
+
+
+@privacy.command(
+    examples=["corrigible privacy consent", "corrigible privacy consent log --withdraw"],
+    exits=[*EXITS, 15],
+)
+@click.argument("purpose", type=click.Choice(PURPOSES), required=False)
+@click.option("--grant/--withdraw", default=None, help="Say yes or no; without either, show.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def consent(session: Session, purpose: Purpose | None, grant: bool | None, yes: bool) -> Report:
+    """Show your word per purpose, or give or withdraw it.
+
+    Sharing is agreed to with one fleet: join it first.
+    """
+    if (purpose is None) != (grant is None):
+        raise UsageError("Name a purpose together with --grant or --withdraw.", hint="Or neither, to see all.")
+    with session.store() as store:
+        if purpose is not None and grant is not None:
+            if grant:
+                confirm(session, TERMS[purpose], yes)
+            store.add(
+                Consent(
+                    purpose=purpose,
+                    granted=grant,
+                    destination=_destination(session, purpose),
+                    terms=TERMS[purpose],
+                    time=time.time(),
+                )
+            )
+        agreed = consents(store)
+    rows: dict[str, str] = {name: f"{'on ' if agreed[name] else 'off'}  {TERMS[name]}" for name in PURPOSES}
+    return Report({"consents": agreed}, lambda: facts(rows))
+
+
+@privacy.command(examples=["corrigible privacy ledger", "corrigible privacy ledger --json"], exits=EXITS)
+@click.pass_obj
+def ledger(session: Session) -> Report:
+    """List every message that left, and the privacy it cost."""
+    with session.store() as store:
+        spends, egresses = store.all(Spend), store.all(Egress)
+    data = {"spends": [asdict(one) for one in spends], "egress": [asdict(one) for one in egresses]}
+    runs = {one.payload: one for one in spends}
+    rows = [
+        [
+            when(one.time),
+            one.purpose,
+            short(one.destination),
+            str(one.size),
+            short(one.payload),
+            f"{one.epsilon:.3f}",
+            *_cost(runs.get(one.payload)),
+        ]
+        for one in egresses
+    ]
+    columns = ("time", "purpose", "to", "bytes", "payload", "epsilon", "life total", "delta", "unit")
+    return Report(data, lambda: table(*columns, rows=rows) if rows else "Nothing ever left this device.")
+
+
+@privacy.command(examples=["corrigible privacy verify"], exits=EXITS)
+@click.pass_obj
+def verify(session: Session) -> Report:
+    """Check that ledgers and records are whole: no entry changed, missing or rolled back."""
+    with session.store() as store:
+        report = store.verify()
+    if not report.ok:
+        first = report.problems[0]
+        message = f"{len(report.problems)} findings; the first: {first.message}"
+        raise IntegrityError(message, hint="`corrigible doctor` lists all.", code=first.code)
+    return Report({"records": report.records, "problems": []}, lambda: f"{report.records} records, all whole.")
+
+
+@privacy.command(
+    examples=["corrigible privacy plan --epsilon 2", "corrigible privacy plan --noise 1.1 --rounds 3"],
+    exits=[*EXITS, 14],
+)
+@click.option("--epsilon", type=click.FloatRange(0, min_open=True), help="Total to stay within; gives the noise.")
+@click.option("--noise", type=click.FloatRange(0, min_open=True), help="Noise multiplier; gives the epsilon.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--rate", type=click.FloatRange(0, 1, min_open=True), default=0.1, show_default=True, help="Sampling rate."
+)
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps per round.")
+@click.pass_obj
+def plan(session: Session, epsilon: float | None, noise: float | None, rounds: int, rate: float, steps: int) -> Report:
+    """What rounds of sharing would cost on top of what is spent; nothing is spent by asking.
+
+    Refused where the total would pass your cap.
+    """
+    from learner.accountant import MechanismRun, calibrate, runs_of
+    from learner.accountant import epsilon as total_epsilon
+
+    if (epsilon is None) == (noise is None):
+        raise UsageError("Give either --epsilon or --noise.")
+    limits = session.config.privacy
+    with session.store() as store:
+        before = runs_of(store.all(Spend))
+    sigma = noise or calibrate(epsilon or 0, limits.delta, sampling_rate=rate, steps=steps * rounds, spent=before)
+    total = total_epsilon([*before, MechanismRun(sigma, rate, steps * rounds)], limits.delta)
+    if total > limits.epsilon_cap:
+        raise BudgetExhausted(
+            f"This would bring the total to epsilon {total:.2f}; your cap is {limits.epsilon_cap:g}.",
+            hint="More noise, fewer rounds, or a higher epsilon_cap under [privacy] in the settings.",
+        )
+    one = total_epsilon([MechanismRun(sigma, rate, steps)], limits.delta)
+    data = {
+        "noise_multiplier": sigma,
+        "sampling_rate": rate,
+        "steps": steps,
+        "rounds": rounds,
+        "epsilon_per_round": one,
+        "epsilon_total": total,
+        "cap": limits.epsilon_cap,
+        "delta": limits.delta,
+        "unit": "correction",
+    }
+    rows = {
+        "noise": f"{sigma:.3f} times the clipping norm in every step",
+        "a round": f"epsilon {one:.3f}",
+        "in all": f"epsilon {total:.3f} with what is spent already; cap {limits.epsilon_cap:g}",
+        "unit": f"one correction, at delta {limits.delta:g}; noise is added on this device",
+    }
+    return Report(data, lambda: facts(rows))
+
+
+@privacy.command(
+    examples=["corrigible privacy preview", "corrigible privacy preview --out message.bin"], exits=[*EXITS, 14, 15]
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the exact bytes here.")
+@click.pass_obj
+def preview(session: Session, out: Path | None) -> Report:
+    """Make the exact message that the next round would send; nothing is sent or spent.
+
+    It is made as in a round, with fresh noise: the next one will have the same size and other numbers.
+    """
+    from cli.fleet import membership
+    from federation.preview import preview as make
+    from federation.standard import NOISE_MULTIPLIER, standard_spec
+    from federation.train import private_trainer
+    from learner.base import load_base
+
+    place = membership(session)
+    with session.store() as store:
+        base = load_base(session.model())
+        update, epsilon = make(
+            store, place, base.geometry, private_trainer(base), standard_spec(base.geometry, NOISE_MULTIPLIER)
+        )
+    message = update.encode()
+    if out is not None:
+        out.write_bytes(message)
+    head = message[:48].hex(" ")
+    data = {
+        "bytes": len(message),
+        "numbers": update.expected.count,
+        "digest": digest(message),
+        "fleet": place.fleet,
+        "round": update.expected.round,
+        "epsilon": epsilon,
+        "delta": place.limits.delta,
+        "unit": update.expected.spec.unit,
+        "begins_with": head,
+    }
+    rows = {
+        "to": short(place.fleet),
+        "size": f"{len(message)} bytes, the same for every device and whatever you corrected",
+        "content": f"{update.expected.count} noised numbers behind a header of public figures; no text",
+        "costs": f"epsilon {epsilon:.3f} per {update.expected.spec.unit} at delta {place.limits.delta:g}",
+        "begins with": head,
+    }
+    return Report(data, lambda: facts(rows))
+
+
+def _destination(session: Session, purpose: Purpose) -> str:
+    """Return whom a word on `purpose` is for: the fleet joined, for sharing."""
+    if purpose != "share":
+        return ""
+    from cli.fleet import membership
+
+    return membership(session).fleet
+
+
+def _cost(spend: Spend | None) -> list[str]:
+    """Return the cells that say what a message's run cost."""
+    return [f"{spend.total:.3f}", f"{spend.delta:g}", spend.unit] if spend else ["", "", ""]

@@ -1,0 +1,97 @@
+"""`corrigible status`: what is stored, served and waiting. Loads no model and no torch."""
+
+from typing import Any
+
+import click
+
+from cli.background import holder
+from cli.base import Command
+from cli.output import Report, facts, short, when
+from cli.session import SLOTS, Session
+from store.base import StoreBase
+from store.records import Adapter, Consent, Correction, Example, Interaction, Purpose, Rating, Spend, Verdict
+
+PURPOSES: tuple[Purpose, ...] = ("log", "learn", "share")
+
+
+@click.command(cls=Command, examples=["corrigible status", "corrigible status --json"], exits=[10, 11, 12, 13])
+@click.pass_obj
+def status(session: Session) -> Report:
+    """What is stored, served and waiting."""
+    from store.keys import key_status
+
+    key = key_status(session.home)
+    model = session.config.model.path
+    with session.store() as store:
+        data = {
+            "home": str(session.home.data),
+            "key": {"backend": key.backend, "warning": key.warning},
+            "model": {"path": str(model) if model else None, "embedded": model is None},
+            "counts": {kind.__name__.lower(): store.count(kind) for kind in (Interaction, Correction, Rating, Adapter)},
+            "serving": {slot: store.active(slot) for slot in SLOTS},
+            "learning": _learning(session, store),
+            "consents": consents(store),
+            "privacy": spent(store),
+        }
+    return Report(data, lambda: facts(_words(data)))
+
+
+def backlog(store: StoreBase) -> int:
+    """Return how many corrected requests the serving personal adapter has not learned from."""
+    digest = store.active("personal")
+    serving = store.last(Adapter, digest=digest) if digest else None
+    learned = set(serving.examples) if serving else set()
+    fresh: list[Example] = [one for one in store.examples() if one.rejected is not None and one.id not in learned]
+    return len({one.request for one in fresh})
+
+
+def consents(store: StoreBase) -> dict[str, bool]:
+    """Return the owner's word per purpose; sharing counts as granted when any destination has it."""
+    newest = {(one.purpose, one.destination): one.granted for one in store.all(Consent)}
+    return {purpose: any(granted for key, granted in newest.items() if key[0] == purpose) for purpose in PURPOSES}
+
+
+def spent(store: StoreBase) -> dict[str, Any]:
+    """Return what the privacy ledger adds up to."""
+    newest = store.last(Spend)
+    return {
+        "runs": store.count(Spend),
+        "epsilon": newest.total if newest else 0.0,
+        "delta": newest.delta if newest else None,
+        "unit": newest.unit if newest else "correction",
+    }
+
+
+def _learning(session: Session, store: StoreBase) -> dict[str, Any]:
+    """Return what waits to be learned, who is learning, and how the last run ended."""
+    verdict = store.last(Verdict)
+    last = {"time": verdict.time, "decision": verdict.decision, "reason": verdict.reason} if verdict else None
+    return {
+        "waiting": backlog(store),
+        "background": holder(session.home.lock("job-daemon")),
+        "running": holder(session.home.lock("job-learn")),
+        "last": last,
+    }
+
+
+def _words(data: dict[str, Any]) -> dict[str, str]:
+    """Return the rows a person reads."""
+    counts, learning, privacy = data["counts"], data["learning"], data["privacy"]
+    last = learning["last"]
+    shared = f"{privacy['runs']} private runs, epsilon {privacy['epsilon']:.2f} per {privacy['unit']}"
+    if privacy["runs"]:
+        shared += f" at delta {privacy['delta']:g}"
+    return {
+        "store": data["home"],
+        "key": data["key"]["backend"] + (f" — {data['key']['warning']}" if data["key"]["warning"] else ""),
+        "model": data["model"]["path"] or "embedded",
+        "logged": f"{counts['interaction']} answers, {counts['correction']} corrections, {counts['rating']} ratings",
+        "serving": ", ".join(f"{slot} {short(one)}" for slot, one in data["serving"].items() if one)
+        or "the base model alone",
+        "waiting": f"{learning['waiting']} corrected requests not learned yet",
+        "learning": f"now, process {learning['running']}" if learning["running"] else "not now",
+        "background": f"process {learning['background']}" if learning["background"] else "not running",
+        "last run": f"{when(last['time'])} {last['decision']}: {last['reason']}" if last else "none",
+        "consents": ", ".join(f"{name} {'on' if granted else 'off'}" for name, granted in data["consents"].items()),
+        "sharing": shared if privacy["runs"] else "nothing left",
+    }

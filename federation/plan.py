@@ -1,0 +1,106 @@
+"""What a fleet server is told to do, and the folder it keeps its things in."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from federation.spec import Pace, RoundSpec
+from learner.base import Geometry
+from store.errors import IntegrityError
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFolder:
+    """Where a fleet server keeps its keys, registry, releases and reports."""
+
+    root: Path
+
+    @property
+    def authority(self) -> Path:
+        """Certificate of the fleet's own authority."""
+        return self.root / "ca.crt"
+
+    @property
+    def release_key(self) -> Path:
+        """The Ed25519 key that signs orders and releases."""
+        return self.root / "release.key"
+
+    @property
+    def secret(self) -> Path:
+        """Shared between SuperLink and the executor of the server app."""
+        return self.root / "superexec.secret"
+
+    @property
+    def database(self) -> Path:
+        """Flower's own state."""
+        return self.root / "superlink.db"
+
+    @property
+    def registry(self) -> Path:
+        """Enrolled devices."""
+        return self.root / "registry.json"
+
+    @property
+    def plan(self) -> Path:
+        """What the next run shall do."""
+        return self.root / "plan.json"
+
+    @property
+    def releases(self) -> Path:
+        """Signed releases, one pair of files each."""
+        return self.root / "releases"
+
+    @property
+    def reports(self) -> Path:
+        """One JSON file for every round that was tried."""
+        return self.root / "reports"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the last run's processes."""
+        return self.root / "logs"
+
+    def read_reports(self) -> list[dict[str, Any]]:
+        """Return the reports of all rounds tried so far, oldest first."""
+        found: list[dict[str, Any]] = [json.loads(path.read_text()) for path in self.reports.glob("*.json")]
+        return sorted(found, key=lambda report: float(report["begun"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one run of the server app does; public."""
+
+    rounds: int
+    base: str  # tagged hash of the base GGUF
+    model: str  # path of the base GGUF, for the operator's probe set
+    geometry: Geometry
+    spec: RoundSpec
+    pace: Pace
+    delta: float = 1e-6
+    probe_items: int = 64  # 0: no probe set
+    probe_tolerance: float = 1.0  # points a release may lose against the base model alone
+
+    def write(self, path: Path) -> None:
+        """Save as JSON."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Load what `write` saved.
+
+        Raises:
+            IntegrityError: the file is missing or damaged.
+        """
+        try:
+            value: dict[str, Any] = json.loads(path.read_text())
+            geometry = value["geometry"]
+            shapes = {name: (int(out), int(wide)) for name, (out, wide) in geometry["shapes"].items()}
+            parts = {
+                "geometry": Geometry(**{**geometry, "shapes": shapes}),
+                "spec": RoundSpec.parse(value["spec"]),
+                "pace": Pace(**value["pace"]),
+            }
+            return cls(**{**value, **parts})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise IntegrityError("the fleet's plan cannot be read") from error

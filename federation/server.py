@@ -1,0 +1,183 @@
+"""The operator's rounds: from release to release, each one signed, scored and reported.
+
+Knows Flower only as something that collects updates (`Collector`); the wire is in `federation.strategy`.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from federation import adapter
+from federation import release as releases
+from federation.aggregate import UniformMean
+from federation.pki import load_signing_key, public_bytes
+from federation.plan import Plan, ServerFolder
+from federation.protocol import Order
+from federation.release import Manifest, Release
+from federation.spec import RoundSpec
+from federation.tally import Tally
+from federation.update import Expected
+from learner.accountant import MechanismRun, epsilon
+from learner.export import to_gguf
+from learner.lora import LoraWeights
+from store.records import digest
+
+NORM_SLACK = 1.0 + 1e-6  # for the rounding of a norm
+
+Collector = Callable[[Order, Release, Expected, Ed25519PrivateKey], tuple[UniformMean, Tally]]
+Probe = Callable[[bytes], float]  # adapter bytes -> points on the operator's probe set
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One run of the server: where, what, with which key and probe set (None: no probe set, nothing to compare)."""
+
+    folder: ServerFolder
+    plan: Plan
+    key: Ed25519PrivateKey
+    probe: Probe | None
+
+    @classmethod
+    def open(cls, folder: ServerFolder, plan: Plan, probe: Probe | None) -> "Operator":
+        """Load the fleet's key."""
+        return cls(folder, plan, load_signing_key(folder.release_key), probe)
+
+    def run(self, run: str, collect: Collector) -> Release:
+        """Run the planned rounds, publish every release that holds up, report every round; return the newest release.
+
+        Args:
+            run: names this run in orders and ledgers.
+            collect: asks the devices and averages.
+        """
+        self.folder.reports.mkdir(exist_ok=True)
+        release = self._start()
+        floor = self._points(adapter.empty(self.plan.spec, self.plan.geometry))
+        for attempt in range(self.plan.rounds):
+            order = self._order(f"{run}/{attempt}", release)
+            begun = time.time()
+            mean, tally = collect(order, release, self._expected(release), self.key)
+            # A round that was asked is spent, whatever follows: it is on file before anything is made of it.
+            self._report(order, tally, "collected", begun, release)
+            made, verdict, probed = self._conclude(release, mean, floor)
+            self._report(order, tally, verdict, begun, made or release, probed)
+            release = made or release
+        return release
+
+    def _start(self) -> Release:
+        """The newest release of this fleet, or a signed empty one as round 0."""
+        if path := releases.newest(self.folder.releases):
+            return releases.load(path, release_key=public_bytes(self.key), base=self.plan.base)
+        data = self._bytes(adapter.empty(self.plan.spec, self.plan.geometry))
+        return self._publish(self._manifest(data, 0.0), data)
+
+    def _order(self, run: str, release: Release) -> Order:
+        """The order of the round after `release`; nonce and device are filled in per node."""
+        return Order(
+            fleet=release.manifest.fleet,
+            run=run,
+            round=release.manifest.round + 1,
+            nonce="",
+            device="",
+            release=release.manifest.id,
+            deadline=time.time() + self.plan.pace.gather + self.plan.pace.deadline,
+            spec=self.plan.spec,
+        )
+
+    def _expected(self, release: Release) -> Expected:
+        """What every update of the round after `release` must say about itself."""
+        order = adapter.layout(self.plan.geometry, self.plan.spec.rank)
+        return Expected(self.plan.base, release.manifest.id, release.manifest.round + 1, self.plan.spec, order)
+
+    def _conclude(
+        self, release: Release, mean: UniformMean, floor: float | None
+    ) -> tuple[Release | None, str, dict[str, float]]:
+        """Make, score, sign and save the next release; None and the reason when there is none."""
+        if mean.count < self.plan.pace.quorum:
+            return None, "no_quorum", {}
+        before = adapter.open_release(release, self.plan.geometry, max_norm=release.manifest.max_norm)
+        weights = adapter.moved(before, mean.result())
+        points = self._points(weights)
+        probed = {} if points is None or floor is None else {"base": floor, "after": points}
+        if probed and probed["after"] < probed["base"] - self.plan.probe_tolerance:
+            return None, "not_signed_off", probed
+        data = self._bytes(weights)
+        manifest = replace(
+            self._manifest(data, adapter.norm(weights)),
+            parent=release.manifest.id,
+            round=release.manifest.round + 1,
+            cohort=mean.count,
+            epsilon=epsilon([_mechanism(self.plan.spec)], self.plan.delta),
+            epsilon_total=self._spent(),
+            probe=probed,
+        )
+        return self._publish(manifest, data), "released", probed
+
+    def _publish(self, manifest: Manifest, data: bytes) -> Release:
+        """Sign and save."""
+        made = releases.sign(manifest, data, self.key)
+        releases.save(made, self.folder.releases)
+        return made
+
+    def _manifest(self, data: bytes, norm: float) -> Manifest:
+        """What is true of any release of this plan; lineage and cost as for the empty one."""
+        return Manifest(
+            fleet=releases.fleet_identity(public_bytes(self.key)),
+            base=self.plan.base,
+            parent=None,
+            round=0,
+            cohort=0,
+            adapter=digest(data),
+            size=len(data),
+            max_norm=norm * NORM_SLACK,
+            mechanism=self.plan.spec,
+            epsilon=0.0,
+            epsilon_total=0.0,
+            delta=self.plan.delta,
+            time=time.time(),
+        )
+
+    def _spent(self) -> float:
+        """Epsilon of every round this fleet ever asked for, released or not."""
+        specs = [RoundSpec.parse(report["spec"]) for report in self.folder.read_reports()]
+        return epsilon([_mechanism(spec) for spec in specs], self.plan.delta)
+
+    def _points(self, weights: LoraWeights) -> float | None:
+        """Points of `weights` on the probe set."""
+        return None if self.probe is None else self.probe(self._bytes(weights))
+
+    def _bytes(self, weights: LoraWeights) -> bytes:
+        """The adapter as it is signed and served."""
+        return to_gguf(weights, self.plan.geometry, self.plan.base)
+
+    def _report(
+        self,
+        order: Order,
+        tally: Tally,
+        verdict: str,
+        begun: float,
+        release: Release,
+        probed: dict[str, float] | None = None,
+    ) -> None:
+        """Write what became of one round, replacing the report written earlier in the same round."""
+        value = {
+            "run": order.run,
+            "round": order.round,
+            "verdict": verdict,
+            "release": release.manifest.id,
+            **tally.figures(),
+            "probe": probed or {},
+            "spec": asdict(order.spec),
+            "begun": begun,
+        }
+        path = self.folder.reports / f"{order.round:05d}-{digest(order.run.encode())[-12:]}.json"
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps(value, indent=1))
+        draft.replace(path)
+
+
+def _mechanism(spec: RoundSpec) -> MechanismRun:
+    """The accountant's view of one round."""
+    return MechanismRun(spec.noise_multiplier, spec.sampling_rate, spec.steps)

@@ -1,0 +1,68 @@
+"""From logits to text: choosing tokens, their probabilities, and text that grows token by token.
+
+Pure numpy and strings; knows nothing of llama.cpp.
+"""
+
+import codecs
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]
+
+
+def choose(logits: Logits, temperature: float, random: np.random.Generator) -> int:
+    """Return the token to write next: the likeliest at temperature 0, else drawn by the Gumbel-max trick.
+
+    Args:
+        logits: shape [vocab].
+    """
+    if temperature <= 0.0:
+        return int(logits.argmax())
+    return int((logits / np.float32(temperature) + random.gumbel(size=logits.shape)).argmax())
+
+
+def log_probabilities(logits: Logits, tokens: Sequence[int] | NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return the natural-log probability of `tokens[i]` under `logits[i]`.
+
+    Args:
+        logits: shape [n, vocab]; overwritten, which saves a copy of the vocabulary.
+
+    Returns:
+        shape [n].
+    """
+    logits -= logits.max(axis=1, keepdims=True)
+    wanted = logits[np.arange(len(tokens)), tokens]
+    np.exp(logits, out=logits)
+    result: NDArray[np.float32] = wanted - np.log(logits.sum(axis=1))
+    return result
+
+
+class GrowingText:
+    """Text built from token bytes: whole characters only, cut before a stop string.
+
+    A character split over tokens appears when its last byte has come; what may be the start of a stop string is
+    held back until it is known not to be one.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self.text = ""
+        self.stopped = False
+        self._stop = [word for word in stop if word]
+        self._hold = max((len(word) for word in self._stop), default=1) - 1
+        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+        self._shown = 0
+
+    def add(self, piece: bytes, *, final: bool = False) -> str:
+        """Take the bytes of one more token, or `final` for the end, and return the text that may now be shown."""
+        if self.stopped:
+            return ""
+        start = max(0, len(self.text) - self._hold)
+        self.text += self._bytes.decode(piece, final)
+        places = [place for word in self._stop if (place := self.text.find(word, start)) >= 0]
+        if places:
+            self.text, self.stopped = self.text[: min(places)], True
+        end = len(self.text) if final or self.stopped else max(self._shown, len(self.text) - self._hold)
+        shown, self._shown = self.text[self._shown : end], end
+        return shown

@@ -1,0 +1,151 @@
+"""The base model as training sees it: the very GGUF that llama.cpp serves, read by transformers.
+
+One file is both the served model and the training base, so tokenizer, template and weights cannot drift apart.
+Does not fetch anything: transformers is told so before it is imported, which is the one place outside `cli`
+and `store.paths` that touches the environment. Does not adapt anything: LoRA is `lora`'s business.
+"""
+
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from feedback.models import ModelFile
+from feedback.template import ChatTemplate
+from learner.fast import fastest_dtype
+from store.errors import IntegrityError, UsageError
+from store.records import Message
+
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What an adapter must fit: architecture, heads, and the shape [out, in] of every adapted linear."""
+
+    architecture: str  # GGUF name, e.g. "llama"
+    layers: int
+    heads: int
+    kv_heads: int
+    shapes: dict[str, tuple[int, int]]  # module path -> (out features, in features)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A frozen base model with its tokenizer and template; never trained itself."""
+
+    model: Any  # transformers PreTrainedModel, float32, eval mode
+    tokenizer: Any
+    template: ChatTemplate
+    digest: str  # tagged hash of the GGUF
+    geometry: Geometry
+    end: int  # token that ends an answer
+    fast_dtype: torch.dtype  # of the multiplications in training; measured when loaded
+
+
+def load_base(model: ModelFile, *, threads: int = 1) -> Base:
+    """Load weights and tokenizer of `model` for training on `threads` CPU threads.
+
+    Returns: float32 weights (a quantised file is dequantised), gradients off.
+    Raises:
+        IntegrityError: transformers cannot read what llama.cpp can.
+    """
+    torch.set_num_threads(threads)
+    folder, name = str(model.path.parent), model.path.name
+    transformers = _quiet_transformers()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+            network = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise IntegrityError(
+            f"The model file cannot be loaded for training ({type(error).__name__}).",
+            hint="Check it with `corrigible doctor`, or choose another model.",
+            code="model_unreadable",
+        ) from None
+    network.eval().requires_grad_(False)
+    bos, eos = (tokenizer.special_tokens_map.get(f"{name}_token", "") for name in ("bos", "eos"))
+    template = ChatTemplate(tokenizer.chat_template, bos=bos, eos=eos)
+    geometry, end = _geometry(network, model.architecture), _end(tokenizer, template)
+    return Base(network, tokenizer, template, model.digest, geometry, end, fastest_dtype())
+
+
+def render(base: Base, messages: Sequence[Message]) -> list[int]:
+    """Return the prompt's tokens, ready for an answer; a control token written out by a person stays text.
+
+    Cut where serving cuts it, so that training sees the tokens that serving sees.
+    """
+    if any(word in message.content for message in messages for word in base.tokenizer.all_special_tokens):
+        pieces = base.template.segments(messages)
+        return [token for text, typed in pieces for token in tokenize(base, text, control=not typed)]
+    return tokenize(base, base.template.render(messages), control=True)
+
+
+def tokenize(base: Base, text: str, *, control: bool = False) -> list[int]:
+    """Return the tokens of `text`; control tokens written out in it are read as such only when `control`."""
+    encoded = base.tokenizer(text, add_special_tokens=False, split_special_tokens=not control)
+    return list(encoded["input_ids"])
+
+
+def hidden_states(base: Base, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the decoder's output [batch, length, width] for `tokens` [batch, length], padded on the right.
+
+    No attention mask: under a causal mask a pad on the right is never seen by what stands before it.
+    """
+    output: torch.Tensor = base.model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state
+    return output
+
+
+def head(base: Base, hidden: torch.Tensor) -> torch.Tensor:
+    """Return logits [..., vocabulary] of `hidden` [..., width], soft-capped where the architecture does so."""
+    logits: torch.Tensor = base.model.get_output_embeddings()(hidden)
+    cap = getattr(base.model.config, "final_logit_softcapping", None)
+    return logits if not cap else cap * torch.tanh(logits / cap)
+
+
+def _quiet_transformers() -> Any:  # noqa: ANN401 - a module
+    """Import transformers offline, without warnings or progress bars."""
+    for name, value in _OFFLINE.items():
+        os.environ.setdefault(name, value)
+    import transformers
+    from transformers import modeling_gguf_pytorch_utils as gguf_loader
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if not isinstance(gguf_loader.tqdm, functools.partial):
+        gguf_loader.tqdm = functools.partial(gguf_loader.tqdm, disable=True)
+    return transformers
+
+
+def _end(tokenizer: Any, template: ChatTemplate) -> int:  # noqa: ANN401
+    """The token the template writes after an answer where that is a control token, else the end of text."""
+    after = tokenizer(template.after_answer(), add_special_tokens=False)["input_ids"]
+    control = set(tokenizer.all_special_ids)
+    return int(after[0]) if after and after[0] in control else int(tokenizer.eos_token_id)
+
+
+def _geometry(network: Any, architecture: str) -> Geometry:  # noqa: ANN401
+    """Collect every linear inside the decoder layers; the head and embeddings are never adapted."""
+    config = network.config
+    shapes = {
+        path: (module.out_features, module.in_features)
+        for path, module in network.named_modules()
+        if isinstance(module, torch.nn.Linear) and ".layers." in path
+    }
+    if not shapes:
+        raise UsageError(f"Architecture {architecture} has no layers that can be adapted.", code="architecture")
+    heads = int(config.num_attention_heads)
+    return Geometry(
+        architecture, int(config.num_hidden_layers), heads,
+        int(getattr(config, "num_key_value_heads", None) or heads), shapes,
+    )

@@ -1,0 +1,218 @@
+"""LoRA on the base model: attach, extract, and the public A of a shared adapter. The one home of PEFT.
+
+An adapted linear computes ``y = W x + (alpha / rank) B A x`` (Hu et al. 2021, arXiv 2106.09685). Weights travel
+between rooms as plain arrays (`LoraWeights`); files are `export`'s business.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learner.base import Base, Geometry
+from learner.fast import fast_forward
+from learner.per_example import per_example_forward
+from store.errors import IntegrityError
+
+Array = NDArray[np.float32]
+OWN, UNDER = "own", "under"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """Size and starting point of an adapter; public."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    seed: int = 0  # A's starting values, reproducible on every platform
+    freeze_a: bool = False  # FFA-LoRA (arXiv 2403.12313): only B learns
+
+
+@dataclass(frozen=True, slots=True)
+class LoraWeights:
+    """One adapter: module path -> A [rank, in] and B [out, rank], and the scaling's alpha."""
+
+    a: Mapping[str, Array]
+    b: Mapping[str, Array]
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        """Inner dimension shared by every pair."""
+        return int(next(iter(self.a.values())).shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A base model with an adapter in it; valid inside the `attached` block only."""
+
+    base: Base
+    peft: Any
+    alpha: float
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Return what learns: the own adapter's B, and A unless frozen."""
+        return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
+
+    def hasten(self, dtype: torch.dtype) -> None:
+        """Use the faster forward of `fast` until the adapter is taken out; not for private training.
+
+        `under` is folded in as it is now; Opacus' hooks on PEFT's own linears would not be called.
+        """
+        for layer in _lora_layers(self.base).values():
+            layer.forward = fast_forward(layer, OWN, UNDER if UNDER in layer.lora_A else None, dtype)
+
+    def per_example(self) -> None:
+        """Keep the gradient of B per example, for private training, until the adapter is taken out."""
+        for layer in _lora_layers(self.base).values():
+            layer.forward = per_example_forward(layer, OWN)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the own adapter is off: the base with only what it was put on top of."""
+        layers = _lora_layers(self.base)
+        scales = {path: layer.scaling[OWN] for path, layer in layers.items()}
+        for layer in layers.values():
+            layer.scaling[OWN] = 0.0
+        try:
+            yield
+        finally:
+            for path, layer in layers.items():
+                layer.scaling[OWN] = scales[path]
+
+
+@contextmanager
+def attached(
+    base: Base, spec: LoraSpec, *, start: LoraWeights | None = None, under: LoraWeights | None = None
+) -> Iterator[Attached]:
+    """Put a trainable adapter into `base`, on top of the frozen `under`; take both out again at the end.
+
+    Args:
+        start: weights to continue from; a fresh adapter (B = 0) when None.
+        under: an adapter already served below this one; never trained here.
+    Raises:
+        IntegrityError: `start` or `under` does not fit the base.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    start = start or fresh(spec, base.geometry)
+    config = _config(LoraConfig, base.geometry, start.rank, start.alpha)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft = get_peft_model(base.model, config, adapter_name=OWN)
+    try:
+        if under is not None:
+            peft.add_adapter(UNDER, _config(LoraConfig, base.geometry, under.rank, under.alpha))
+            _load(base, UNDER, under)
+            peft.base_model.set_adapter([UNDER, OWN])
+        _load(base, OWN, start)
+        _set_trainable(peft, freeze_a=spec.freeze_a)
+        yield Attached(base, peft, start.alpha)
+    finally:
+        peft.unload()
+        base.model.requires_grad_(False)
+
+
+def extract(held: Attached) -> LoraWeights:
+    """Copy the own adapter's weights out.
+
+    Raises:
+        IntegrityError: a weight is NaN or infinite (training diverged).
+    """
+    layers = _lora_layers(held.base)
+    weights = LoraWeights(
+        {path: _copy(layer.lora_A[OWN].weight) for path, layer in layers.items()},
+        {path: _copy(layer.lora_B[OWN].weight) for path, layer in layers.items()},
+        held.alpha,
+    )
+    require_finite(weights)
+    return weights
+
+
+def fresh(spec: LoraSpec, geometry: Geometry) -> LoraWeights:
+    """Return a new adapter that changes nothing yet: A from the seed, B = 0."""
+    zeros = {path: np.zeros((out, spec.rank), np.float32) for path, (out, _) in geometry.shapes.items()}
+    return LoraWeights(public_a(spec, geometry), zeros, spec.alpha)
+
+
+def blend(start: LoraWeights, end: LoraWeights, share: float) -> LoraWeights:
+    """Return the adapter `share` of the way from `start` to `end`, matrix by matrix (arXiv 2109.01903's idea)."""
+
+    def mix(a: Mapping[str, Array], b: Mapping[str, Array]) -> dict[str, Array]:
+        return {path: (a[path] + np.float32(share) * (b[path] - a[path])).astype(np.float32) for path in a}
+
+    return LoraWeights(mix(start.a, end.a), mix(start.b, end.b), end.alpha)
+
+
+def public_a(spec: LoraSpec, geometry: Geometry) -> dict[str, Array]:
+    """Return A [rank, in] of every linear from the public seed, the same on every machine.
+
+    Uniform in ±1/sqrt(in), PEFT's own default, drawn from SHAKE-256 so that it depends on no library's generator.
+    """
+    return {
+        path: _uniform(f"{spec.seed}:{spec.rank}:{path}", (spec.rank, wide)) / np.float32(math.sqrt(wide))
+        for path, (_, wide) in geometry.shapes.items()
+    }
+
+
+def require_finite(weights: LoraWeights) -> None:
+    """Raise IntegrityError when any weight is NaN or infinite."""
+    for part in (weights.a, weights.b):
+        if not all(np.isfinite(array).all() for array in part.values()):
+            raise IntegrityError("The adapter holds numbers that are not finite.", code="not_finite")
+
+
+def require_fit(weights: LoraWeights, geometry: Geometry) -> None:
+    """Raise IntegrityError unless `weights` has exactly the shapes that `geometry` asks for."""
+    if set(weights.a) != set(geometry.shapes) or set(weights.b) != set(geometry.shapes):
+        raise IntegrityError("The adapter was made for another base model.", code="foreign_adapter")
+    rank = weights.rank
+    for path, (out, wide) in geometry.shapes.items():
+        if weights.a[path].shape != (rank, wide) or weights.b[path].shape != (out, rank):
+            raise IntegrityError("The adapter was made for another base model.", code="foreign_adapter")
+
+
+def _config(kind: Any, geometry: Geometry, rank: int, alpha: float) -> Any:  # noqa: ANN401 - PEFT is untyped
+    """PEFT's settings for every linear of the decoder."""
+    return kind(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=list(geometry.shapes), bias="none")
+
+
+def _lora_layers(base: Base) -> dict[str, Any]:
+    """Module path -> PEFT layer."""
+    return {path: base.model.get_submodule(path) for path in base.geometry.shapes}
+
+
+def _load(base: Base, name: str, weights: LoraWeights) -> None:
+    """Copy `weights` into the adapter called `name`."""
+    require_fit(weights, base.geometry)
+    with torch.no_grad():
+        for path, layer in _lora_layers(base).items():
+            layer.lora_A[name].weight.copy_(torch.from_numpy(weights.a[path]))
+            layer.lora_B[name].weight.copy_(torch.from_numpy(weights.b[path]))
+
+
+def _set_trainable(peft: Any, *, freeze_a: bool) -> None:  # noqa: ANN401
+    """Let only the own adapter learn."""
+    for name, parameter in peft.named_parameters():
+        own = f".{OWN}." in name
+        parameter.requires_grad_(own and ("lora_B" in name or ("lora_A" in name and not freeze_a)))
+
+
+def _copy(tensor: torch.Tensor) -> Array:
+    """Detach into an own float32 array."""
+    copied: Array = tensor.detach().to(torch.float32).numpy().copy()
+    return copied
+
+
+def _uniform(label: str, shape: tuple[int, int]) -> Array:
+    """Numbers in [-1, 1) from SHAKE-256 of `label`; 24 bits each, exact in float32."""
+    count = shape[0] * shape[1]
+    raw = np.frombuffer(hashlib.shake_256(label.encode()).digest(4 * count), dtype="<u4")
+    return ((raw >> 8).astype(np.float32) / np.float32(1 << 23) - np.float32(1)).reshape(shape)

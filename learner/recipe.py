@@ -1,0 +1,38 @@
+"""Settings of a learning run: what affects the adapter (`Recipe`) apart from what only affects speed.
+
+All values are public; none is derived from what a user wrote.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a personal adapter is trained; the defaults were tuned on real users' logs (docs/decisions)."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    batch: int = 16  # examples per step
+    passes: float = 6.0  # times each correction is seen in one run
+    min_steps: int = 20
+    max_steps: int = 90
+    lr: float = 2e-3  # Adam's peak rate; LoRA on a model of a few million parameters
+    warmup: float = 0.1  # share of the steps
+    replay_share: float = 0.5  # part of each run spent on what must not be forgotten
+    kl_weight: float = 0.5  # replay loss: this much KL to the reference, the rest cross-entropy
+    changed_weight: float = 2.0  # loss weight of answer tokens the correction changed
+    max_tokens: int = 512  # longer examples are left out
+    seed: int = 0
+
+    def steps(self, corrections: int) -> int:
+        """Return the number of steps for a run on `corrections` examples."""
+        per_step = self.batch * (1 - self.replay_share)
+        return int(min(self.max_steps, max(self.min_steps, round(self.passes * corrections / per_step))))
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceFlags:
+    """What may be changed without changing what is learned."""
+
+    threads: int = 1
+    micro_batch: int = 32  # examples per forward pass where nothing is updated

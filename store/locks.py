@@ -1,0 +1,72 @@
+"""Locks between processes, released by the kernel when their holder dies.
+
+Two uses: named locks (one learner, one daemon), and the lock on the store itself, which every open store
+holds shared and which rotation, restore and wipe take alone.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from store.errors import Locked
+from store.files import unwritable
+
+
+class FileLock:
+    """An advisory lock on one file; a context manager.
+
+    Args:
+        path: the lock file, created 0600 when missing and never removed.
+        what: what is busy, for the message ("the learner").
+        shared: several holders may share it.
+
+    Raises:
+        Locked: on entering, when another process (or another lock object) holds it.
+    """
+
+    def __init__(self, path: Path, what: str, *, shared: bool = False) -> None:
+        self._path = path
+        self._what = what
+        self._shared = shared
+        self._handle: int | None = None
+
+    def acquire(self) -> "FileLock":
+        """Take the lock now or raise `Locked`."""
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            handle = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise unwritable(error) from None
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+            os.close(handle)
+            raise Locked(
+                f"Another process is using {self._what}.",
+                hint=f"Wait for process {holder} or stop it." if holder else "Wait for it or stop it.",
+                code="busy",
+            ) from None
+        if not self._shared:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+        self._handle = handle
+        return self
+
+    def release(self) -> None:
+        """Let go; releasing twice is fine."""
+        if self._handle is None:
+            return
+        if not self._shared:
+            os.ftruncate(self._handle, 0)
+        os.close(self._handle)
+        self._handle = None
+
+    def __enter__(self) -> "FileLock":
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

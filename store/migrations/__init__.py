@@ -1,0 +1,1 @@
+"""Schema migrations, applied in order and never edited once released."""

@@ -1,0 +1,297 @@
+"""The store: SQLCipher underneath, records above.
+
+A write is acknowledged after its commit is on disk; only then the anchor moves. This module is the daily
+path; verification, rotation, retention, exchange and backups have their own.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar, get_args
+
+from sqlalchemy import Connection
+
+from store.anchor import Anchor, Ring
+from store.append import Appended, append, blank
+from store.artefacts import Artefacts
+from store.base import REMOVABLE, Report, StoreBase, check_fields, id_prefix, not_removable, one_match, words_of
+from store.chain import Removal
+from store.codec import build, encode
+from store.engine import checkpoint, open_engine, reading, versions, writing
+from store.errors import IntegrityError
+from store.files import shred
+from store.generation import ARTEFACTS, DATABASE, alone, build_empty, refuse_existing, settle, shared
+from store.guard import ANCHOR_MISSING, advance, inspect_at_open
+from store.keys import Keys, check_keys, create_keys, key_status, read_key_record
+from store.locks import FileLock
+from store.migrate import check_known, copy_database, migrate, revision
+from store.paths import Home
+from store.protectors import Protector
+from store.records import Interaction, Record, Slot
+from store.recovery import accept
+from store.schema import HEAD_REVISION
+from store.verify import verify
+
+BEFORE = "before-"
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of a store without any of its content."""
+
+    records: dict[str, int]  # live ones, by kind
+    bytes: int  # on disk
+    schema: str
+    sqlite: str
+    sqlcipher: str
+    damage: str
+    warning: str  # about how the key is kept
+
+
+class Store(StoreBase):
+    """The owner's records, encrypted on disk. Make one with `create` or `open`; several processes may."""
+
+    def __init__(self, home: Home, keys: Keys) -> None:
+        """Use `create` or `open`; this opens what is already in order."""
+        record = read_key_record(home)
+        check_keys(record, keys)
+        folder = home.generation(record.generation)
+        self.home = home
+        self._folder = folder
+        self._held = shared(home).acquire()
+        self._key = keys.sub("ledger")
+        self._artefacts = Artefacts(folder / ARTEFACTS, keys.sub("artefacts"))
+        self._anchor = Anchor(home.anchor(record.generation), self._key)
+        self._ring = Ring(record.params["entry"], self._key) if record.backend == "keyring" else None
+        self._unflushed = False  # removed text may still stand in the WAL
+        try:
+            self._engine = open_engine(folder / DATABASE, keys.sub("database"))
+            second = self._ring.read() if self._ring else None
+            self._floor = inspect_at_open(self._engine, self._anchor, self._key, second).seq
+        except BaseException:
+            self._anchor.close()
+            self._held.release()
+            raise
+
+    @classmethod
+    def create(cls, home: Home, protector: Protector) -> Self:
+        """Make a new, empty store and open it.
+
+        Raises:
+            UsageError: there is one already, or the protector cannot be used here.
+            CorrigibleError: the folder cannot be written; nothing half made is ever used.
+        """
+        home.create()
+        with alone(home):
+            refuse_existing(home)
+            keys = Keys.generate()
+            build_empty(home, 1, keys)
+            create_keys(home, protector, keys=keys, generation=1)
+        return cls.open(home, keys)
+
+    @classmethod
+    def open(cls, home: Home, keys: Keys) -> Self:
+        """Open the store; never asks for anything.
+
+        Raises:
+            NotInitialised: there is none.
+            WrongKey: `keys` belong to another store.
+            IntegrityError: the database is missing, damaged, foreign or from a newer program.
+            Locked: it must be upgraded first and another process has it open.
+        """
+        record = read_key_record(home)
+        check_keys(record, keys)
+        home.create()
+        settle(home, record)
+        _upgrade_if_older(home, keys, record.generation)
+        return cls(home, keys)
+
+    @property
+    def damage(self) -> str:
+        mark = self._anchor.read()
+        return mark.broken if mark else ANCHOR_MISSING
+
+    def add_all(self, records: Iterable[Record]) -> list[str]:
+        entries = [encode(record) for record in records]
+        if entries:
+            with writing(self._engine) as connection:
+                added = append(connection, self._key, entries, self._floor)
+            self._acknowledge(added)
+        return [entry.id for entry in entries]
+
+    def get(self, kind: type[R], id: str) -> R:
+        prefix = id_prefix(id)
+        return one_match(self._select(kind, "id >= ? AND id < ?", (prefix, prefix + "g"), "LIMIT 2"), kind.__name__)
+
+    def all(self, kind: type[R], *, since: float | None = None, limit: int | None = None) -> list[R]:
+        where, values = ("time >= ?", (since,)) if since is not None else ("1", ())
+        if limit is None:
+            return self._select(kind, where, values, "ORDER BY seq")
+        return self._select(kind, where, (*values, limit), "ORDER BY seq DESC LIMIT ?")[::-1]
+
+    def count(self, kind: type[Record]) -> int:
+        with reading(self._engine) as connection:
+            row = connection.exec_driver_sql(
+                "SELECT count(*) FROM records WHERE kind = ? AND body IS NOT NULL", (kind.__name__,)
+            )
+            return int(row.scalar_one())
+
+    def last(self, kind: type[R], **equal: object) -> R | None:
+        check_fields(kind, equal)
+        where = " AND ".join(["1", *(f"json_extract(body, '$.{name}') IS ?" for name in equal)])
+        found = self._select(kind, where, tuple(equal.values()), "ORDER BY seq DESC LIMIT 1")
+        return found[0] if found else None
+
+    def remove_all(self, ids: Iterable[str], *, why: str = "owner") -> list[str]:
+        with writing(self._engine) as connection:
+            doomed: dict[int, str] = {}
+            for id in ids:
+                doomed |= _with_dependents(connection, id_prefix(id))
+            if not doomed:
+                return []
+            blank(connection, list(doomed))
+            entry = encode(Removal(rows=tuple(doomed), why=why, time=time.time()))
+            added = append(connection, self._key, [entry], self._floor)
+        self._acknowledge(added)
+        self._unflushed = not checkpoint(self._engine)
+        for copy in self._folder.glob(f"{BEFORE}*"):  # copies made before a migration hold the text, too
+            shred(copy)
+        return list(doomed.values())
+
+    def search(self, text: str, limit: int = 20) -> list[Interaction]:
+        words = words_of(text)
+        match = " ".join(f'"{word}"' for word in words) + "*"
+        with reading(self._engine) as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT iif(kind = 'Interaction', id, subject) FROM words JOIN records ON seq = words.rowid "
+                "WHERE words MATCH ? ORDER BY words.rowid DESC",
+                (match,),
+            )
+            found: dict[str, None] = {}
+            for (id,) in rows:
+                found[id] = None
+                if len(found) >= limit:
+                    break
+            rows.close()
+        return [item for id in found for item in self._select(Interaction, "id = ?", (id,))]
+
+    def put_artefact(self, data: bytes) -> str:
+        return self._artefacts.put(data)
+
+    def artefact(self, digest: str) -> bytes:
+        return self._artefacts.get(digest)
+
+    def drop_artefact(self, digest: str) -> None:
+        self._artefacts.drop(digest)
+
+    def verify(self) -> Report:
+        return verify(self._engine, self._anchor.read(), self._key, self._artefacts)
+
+    def accept_damage(self) -> Report:
+        report = self.verify()
+        if not report.ok or self.damage:
+            accept(self._engine, self._anchor, self._key, report)
+            self._mark_ring()
+            for slot in get_args(Slot):
+                self._drop_unreadable(slot)
+        return report
+
+    def health(self) -> Health:
+        """What `status` and `doctor` show; reads no text and asks for no secret."""
+        folder = self.home.generation(read_key_record(self.home).generation)
+        with reading(self._engine) as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT kind, count(*) FROM records WHERE body IS NOT NULL GROUP BY kind ORDER BY kind"
+            )
+            records = {str(kind): int(number) for kind, number in rows}
+        return Health(
+            records=records,
+            bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+            schema=revision(self._engine),
+            **versions(self._engine),
+            damage=self.damage,
+            warning=key_status(self.home).warning,
+        )
+
+    def copy_to(self, database: Path, artefacts: Path) -> None:
+        """Copy the database, compact and under its own key, and the sealed artefacts; for backups."""
+        copy_database(self._engine, database)
+        for path in self._artefacts.paths():
+            (artefacts / path.name).write_bytes(path.read_bytes())
+
+    def lock(self, name: str) -> AbstractContextManager[object]:
+        return FileLock(self.home.lock(f"job-{name}"), f"the {name} lock")
+
+    def close(self) -> None:
+        if self._unflushed:
+            checkpoint(self._engine)
+        self._mark_ring()
+        self._engine.dispose()
+        self._anchor.close()
+        self._held.release()
+
+    def _select(self, kind: type[R], where: str, values: Sequence[Any] = (), tail: str = "") -> list[R]:
+        """Live records of `kind` that satisfy `where`."""
+        with reading(self._engine) as connection:
+            rows = connection.exec_driver_sql(
+                f"SELECT body FROM records WHERE kind = ? AND body IS NOT NULL AND {where} {tail}",
+                (kind.__name__, *values),
+            )
+            return [build(kind, json.loads(body)) for (body,) in rows]
+
+    def _acknowledge(self, added: Appended | None) -> None:
+        """Let the anchor follow a commit."""
+        if added is not None:
+            advance(self._engine, self._anchor, added)
+            if "Spend" in added.counts:
+                self._mark_ring()
+
+    def _mark_ring(self) -> None:
+        """Let the keyring's anchor follow."""
+        mark = self._anchor.read() if self._ring else None
+        if self._ring and mark:
+            self._ring.write(mark)
+
+    def _drop_unreadable(self, slot: Slot) -> None:
+        """Stop serving an adapter whose artefact is lost."""
+        name = self.active(slot)
+        try:
+            if name is not None:
+                self.artefact(name)
+        except IntegrityError:
+            self.activate(slot, None, "its artefact is lost")
+
+
+def _upgrade_if_older(home: Home, keys: Keys, generation: int) -> None:
+    """Migrate an older schema, alone and after a backup; refuse a newer one."""
+    path = home.generation(generation) / DATABASE
+    engine = open_engine(path, keys.sub("database"))
+    try:
+        found = revision(engine)
+        check_known(found)
+        if found != HEAD_REVISION:
+            with alone(home):
+                migrate(engine, path.with_name(f"{BEFORE}{HEAD_REVISION}.db"))
+    finally:
+        engine.dispose()
+
+
+def _with_dependents(connection: Connection, prefix: str) -> dict[int, str]:
+    """Rows to blank when the owner removes the record with this id: itself and what speaks of it.
+
+    Raises:
+        UsageError: no record, several, or one of a ledger.
+    """
+    rows = connection.exec_driver_sql(
+        "SELECT seq, id, kind FROM records WHERE id >= ? AND id < ? AND body IS NOT NULL LIMIT 2",
+        (prefix, prefix + "g"),
+    ).all()
+    seq, id, kind = one_match(rows, "record")
+    if kind not in REMOVABLE:
+        raise not_removable(kind)
+    hanging = connection.exec_driver_sql("SELECT seq, id FROM records WHERE subject = ?", (id,)).all()
+    return {seq: id} | {row[0]: row[1] for row in hanging}

@@ -1,0 +1,64 @@
+"""Settings: precedence, types, and refusal of what is not known."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.config import Config, load, save_model
+from store.errors import UsageError
+
+
+def test_without_a_file_everything_has_its_default(tmp_path: Path) -> None:
+    """A fresh device needs no settings."""
+    assert load(tmp_path / "config.toml", {}) == Config()
+
+
+def test_the_environment_lies_over_the_file(tmp_path: Path) -> None:
+    """Environment beats file beats default, setting by setting."""
+    path = tmp_path / "config.toml"
+    path.write_text("[model]\npath = '~/a.gguf'\nthreads = 3\n[privacy]\nepsilon_cap = 2\n")
+    config = load(path, {"CORRIGIBLE_MODEL__THREADS": "4", "CORRIGIBLE_HOME": "/x", "PATH": "/bin"})
+    assert config.model.path == Path("~/a.gguf").expanduser()
+    assert config.model.threads == 4
+    assert config.privacy.epsilon_cap == 2.0
+    assert config.chat == Config().chat
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[modle]\n", "'modle'"),
+        ("[model]\npaht = 'x'\n", "'paht'"),
+        ("model = 3\n", "outside a section"),
+        ("[model]\nthreads = 'many'\n", "model.threads must be a whole number"),
+        ("[model]\nthreads = 1.5\n", "model.threads"),
+        ("[model]\nthreads = -1\n", "model.threads"),
+        ("[model]\nthreads = true\n", "model.threads"),
+        ("[privacy]\ndelta = nan\n", "privacy.delta must be a number"),
+        ("[chat]\nturns = []\n", "chat.turns"),
+        ("[model\n", "not valid TOML"),
+    ],
+)
+def test_what_is_not_a_setting_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
+    """A typing error never silently means the default."""
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load(path, {})
+    assert caught.value.code == "config"
+    assert says in caught.value.message
+
+
+def test_the_nearest_setting_is_offered(tmp_path: Path) -> None:
+    """The hint names what was probably meant."""
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path / "none", {"CORRIGIBLE_MODEL__TREADS": "1"})
+    assert "'threads'" in caught.value.hint
+
+
+def test_a_saved_model_is_read_back(tmp_path: Path) -> None:
+    """Any path survives the round trip."""
+    path, model = tmp_path / "a" / "config.toml", Path('/x/ä "quoted" \\ 😀.gguf')
+    save_model(path, model)
+    assert load(path, {}).model.path == model
+    assert path.stat().st_mode & 0o077 == 0

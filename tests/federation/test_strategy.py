@@ -1,0 +1,266 @@
+"""The server's rounds over an in-process Grid: honest devices are averaged, everybody else is counted."""
+
+import json
+import secrets
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from federation import adapter, registry, strategy
+from federation.client_app import respond
+from federation.pki import public_bytes
+from federation.protocol import Order, Reply, SignedOrder, open_order, reply_fields, sign_reply
+from federation.release import Release
+from federation.server import Operator
+from federation.server_app import collector
+from federation.spec import RoundSpec
+from federation.update import privatise
+from store.errors import IntegrityError, UsageError
+from tests.federation.desk import (
+    GEOMETRY,
+    Fleet,
+    LoopGrid,
+    Owner,
+    error_reply,
+    make_delta,
+    make_expected,
+    make_fleet,
+    record_reply,
+)
+
+Answer = Callable[[Message], Message | None]
+
+
+def honest(owner: Owner) -> Answer:
+    """The installed client."""
+    return lambda message: respond(owner.device, message)
+
+
+def run(fleet: Fleet, answers: dict[int, Answer] | None = None, **plan: object) -> tuple[Release, dict[str, Any]]:
+    """Run the plan with some nodes replaced; return (newest release, last report)."""
+    chosen = {owner.node_id: honest(owner) for owner in fleet.owners} | (answers or {})
+    fleet.plan = replace(fleet.plan, **plan)
+    grid = LoopGrid(chosen)
+    operator = Operator.open(fleet.folder, fleet.plan, None)
+    release = operator.run("run", collector(grid, fleet.folder, fleet.plan))
+    return release, fleet.folder.read_reports()[-1]
+
+
+def mean_b(release: Release) -> float:
+    """Mean of all coordinates of B."""
+    weights = adapter.open_release(release, GEOMETRY, max_norm=1e9)
+    return float(np.concatenate([b.ravel() for b in weights.b.values()]).mean())
+
+
+def test_the_release_is_the_mean_of_all_devices(fleet: Fleet) -> None:
+    """Changes of 0.01, 0.02 and 0.03 give 0.02, whatever the order."""
+    release, report = run(fleet)
+    assert mean_b(release) == pytest.approx(0.02, abs=0.002)
+    assert (report["accepted"], report["verdict"], release.manifest.cohort) == (3, "released", 3)
+    assert report["bytes_in"] == 3 * make_expected().size
+
+
+def test_rounds_build_on_each_other(fleet: Fleet) -> None:
+    """Three rounds of mean 0.02 give 0.06, each release naming its parent and its total cost."""
+    release, _ = run(fleet, rounds=3)
+    assert mean_b(release) == pytest.approx(0.06, abs=0.005)
+    assert release.manifest.round == 3
+    assert release.manifest.epsilon < release.manifest.epsilon_total < 3 * release.manifest.epsilon
+    assert len(list(fleet.folder.releases.glob("*.json"))) == 4
+
+
+def test_a_second_run_continues_from_the_newest_release(fleet: Fleet) -> None:
+    """The server resumes from its folder."""
+    run(fleet)
+    release, _ = run(fleet)
+    assert release.manifest.round == 2
+    assert mean_b(release) == pytest.approx(0.04, abs=0.004)
+
+
+def test_too_few_updates_release_nothing_but_are_on_file(fleet: Fleet) -> None:
+    """Below the quorum no release is made; the round counts as spent."""
+    release, report = run(fleet, {1000: error_reply, 1001: error_reply})
+    assert release.manifest.round == 0
+    assert (report["verdict"], report["accepted"], report["rejected"]) == ("no_quorum", 1, {"error": 2})
+
+
+def test_devices_that_never_answer_do_not_block_the_round(fleet: Fleet) -> None:
+    """The deadline ends it; they are counted as missing."""
+    pace = replace(fleet.plan.pace, deadline=0.3)
+    begun = time.monotonic()
+    release, report = run(fleet, {1000: lambda _: None}, pace=pace)
+    assert time.monotonic() - begun < 5
+    assert (release.manifest.cohort, report["missing"]) == (2, 1)
+
+
+def test_a_release_that_fails_the_probe_set_is_not_signed(fleet: Fleet) -> None:
+    """The operator's probe set has the last word; the parent stays the newest."""
+    points = iter([90.0, 80.0])
+    operator = Operator.open(fleet.folder, fleet.plan, lambda _: next(points))
+    grid = LoopGrid({owner.node_id: honest(owner) for owner in fleet.owners})
+    release = operator.run("run", collector(grid, fleet.folder, fleet.plan))
+    (report,) = fleet.folder.read_reports()
+    assert (release.manifest.round, report["verdict"]) == (0, "not_signed_off")
+    assert report["probe"] == {"base": 90.0, "after": 80.0}
+
+
+def payload(message: Message, fill: float = 0.01) -> bytes:
+    """A well-formed update for the order in `message`."""
+    order = read_order(message)
+    expected = make_expected(order.spec, release=order.release, round=order.round)
+    return privatise(make_delta(order.spec, lambda shape: np.full(shape, fill)), expected).encode()
+
+
+def read_order(message: Message) -> Order:
+    """The order inside a message, its signature unchecked."""
+    value = json.loads(message.content["order"]["body"])
+    return Order(**{**value, "spec": RoundSpec.parse(value["spec"])})
+
+
+def signed(message: Message, data: bytes, key: Ed25519PrivateKey, **order_changes: object) -> Message:
+    """A reply with `data`, signed by `key` for a possibly changed order."""
+    reply = sign_reply(replace(read_order(message), **order_changes), data, key)
+    return record_reply(message, reply=ConfigRecord(dict(reply_fields(reply))))
+
+
+def attacks(owner: Owner, other: Owner) -> dict[str, tuple[Answer, str]]:
+    """Everything a hostile node with `owner`'s keys may answer, and the word it is counted under."""
+    key = owner.device.key
+
+    def fields(**changes: object) -> Answer:
+        def answer(message: Message) -> Message:
+            data = payload(message)
+            reply = reply_fields(sign_reply(read_order(message), data, key))
+            return record_reply(message, reply=ConfigRecord({**reply, **changes}))
+
+        return answer
+
+    def broken(_message: Message) -> Message:
+        raise ValueError("Flower could not unpack this")
+
+    return {
+        "no records": (lambda m: record_reply(m), "format"),
+        "another record": (lambda m: record_reply(m, other=ConfigRecord({"a": 1})), "format"),
+        "arrays instead": (
+            lambda m: record_reply(m, reply=ArrayRecord({"w": Array(np.zeros(3, np.float32))})),
+            "format",
+        ),
+        "an extra field": (fields(num_examples=10**12), "format"),
+        "a payload of text": (fields(payload="hello"), "format"),
+        "a payload of numbers": (fields(payload=[1, 2, 3]), "format"),
+        "a short payload": (fields(payload=b"x"), "size"),
+        "a megabyte": (fields(payload=bytes(1 << 20)), "size"),
+        "an empty payload": (fields(payload=b""), "size"),
+        "both word and payload": (fields(decline="consent"), "format"),
+        "an unknown word": (fields(decline="because", payload=b""), "format"),
+        "a forged word": (fields(decline="budget", payload=b""), "signature"),
+        "no signature": (fields(signature=b""), "signature"),
+        "a random signature": (fields(signature=secrets.token_bytes(64)), "signature"),
+        "another key": (lambda m: signed(m, payload(m), Ed25519PrivateKey.generate()), "signature"),
+        "another device's key": (lambda m: signed(m, payload(m), other.device.key), "signature"),
+        "another round": (lambda m: signed(m, payload(m), key, round=7), "signature"),
+        "another run": (lambda m: signed(m, payload(m), key, run="old"), "signature"),
+        "another nonce": (lambda m: signed(m, payload(m), key, nonce="0" * 32), "signature"),
+        "zeros for a header": (lambda m: signed(m, bytes(len(payload(m))), key), "magic"),
+        "too large a norm": (lambda m: signed(m, payload(m)[:112] + b"\x7f" * (len(payload(m)) - 112), key), "norm"),
+        "Flower's error": (error_reply, "error"),
+        "unpacking fails": (broken, "unreadable"),
+    }
+
+
+GHOST = SimpleNamespace(device=SimpleNamespace(key=None))  # to read the table's names before there is a fleet
+
+
+@pytest.mark.parametrize("name", attacks(GHOST, GHOST))
+def test_a_hostile_reply_is_counted_and_changes_nothing(fleet: Fleet, name: str) -> None:
+    """Every malformed reply is rejected with its reason; the others' mean stands."""
+    answer, reason = attacks(fleet.owners[2], fleet.owners[0])[name]
+    release, report = run(fleet, {1002: answer})
+    assert report["rejected"] == {reason: 1}
+    assert mean_b(release) == pytest.approx(0.015, abs=0.002)
+
+
+def test_an_unenrolled_or_revoked_node_is_not_asked(fleet: Fleet) -> None:
+    """Only keys on the roster get an order."""
+    stranger = make_fleet(fleet.folder.root.parent / "elsewhere", 1).owners[0]
+    nodes = registry.read(fleet.folder.registry)
+    revoked = [replace(node, revoked=node.node_id == 1002) for node in nodes]
+    fleet.folder.registry.write_text(json.dumps([asdict(node) for node in revoked]))
+    _, report = run(fleet, {5000: honest(stranger)})
+    assert (report["asked"], report["accepted"]) == (2, 2)
+
+
+def test_a_key_cannot_be_enrolled_twice(fleet: Fleet) -> None:
+    """One vote per key."""
+    first = registry.read(fleet.folder.registry)[0]
+    for node in (replace(first, node_id=9), replace(first, device="f" * 64)):
+        with pytest.raises(UsageError, match="enrolled"):
+            registry.enroll(fleet.folder.registry, node)
+    with pytest.raises(UsageError, match="64 hex"):
+        registry.enroll(fleet.folder.registry, replace(first, node_id=9, device="short"))
+
+
+def test_a_damaged_registry_is_refused(fleet: Fleet) -> None:
+    """Neither junk nor a doubled key is read."""
+    entries = json.loads(fleet.folder.registry.read_text())
+    for text in ("{", '[{"who": 1}]', json.dumps([*entries, entries[0]])):
+        fleet.folder.registry.write_text(text)
+        with pytest.raises(IntegrityError):
+            registry.read(fleet.folder.registry)
+
+
+def peak_of_a_round(fleet: Fleet, copies: int) -> int:
+    """Peak memory in bytes while one round collects `copies` updates."""
+    key = fleet.owners[0].device.key
+    answers = dict.fromkeys(range(copies), lambda message: signed(message, payload(message), key))
+    operator = Operator.open(fleet.folder, fleet.plan, None)
+    release = operator._start()
+    order, expected = operator._order("run", release), operator._expected(release)
+    roster = dict.fromkeys(answers, public_bytes(key).hex())
+    tracemalloc.start()
+    mean, tally = strategy.collect(LoopGrid(answers), roster, order, release, expected, fleet.key, fleet.plan.pace)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert mean.count == tally.accepted == copies
+    return peak
+
+
+def test_memory_per_reply_does_not_hold_the_update(fleet: Fleet) -> None:
+    """Each reply is added and dropped: 200 more replies cost less than their payloads."""
+    small, large = peak_of_a_round(fleet, 5), peak_of_a_round(fleet, 205)
+    orders = 200 * 4096  # the messages asked, which Flower keeps here
+    assert large - small < orders + 200 * make_expected().size / 2
+
+
+def test_an_order_without_the_fleets_signature_is_not_answered(fleet: Fleet) -> None:
+    """Whoever reaches Flower's open control interface cannot spend a device's budget."""
+    device = fleet.owners[0].device
+    seen: list[Message] = []
+    run(fleet, {1000: lambda message: seen.append(message) or respond(device, message)})
+    order, release = seen[0].content["order"], seen[0].content["release"]
+    forged = ConfigRecord({"body": order["body"], "signature": secrets.token_bytes(64)})
+    reply = respond(device, record_message(seen[0], order=forged, release=release))
+    assert reply.has_error()
+    assert reply.error.reason == "refused"
+    assert open_order(SignedOrder(order["body"], order["signature"]), public_bytes(fleet.key)).round == 1
+
+
+def record_message(like: Message, **records: object) -> Message:
+    """A message to a device with other records."""
+    message = Message(RecordDict(records), like.metadata.dst_node_id, "train")
+    message.metadata.__dict__["_message_id"] = "again"
+    message.metadata.__dict__["_src_node_id"] = 1
+    return message
+
+
+def test_reply_fields_hold_nothing_but_word_payload_and_signature() -> None:
+    """No loss, no count, no text travels back."""
+    assert set(reply_fields(Reply("", b"x", b"y"))) == {"decline", "payload", "signature"}

@@ -1,0 +1,110 @@
+"""The embedded model in every form the learner meets it, and a house habit to learn."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from feedback.engine import Engine
+from feedback.models import ModelFile, check_model, embedded_model, probe_pairs
+from learner.base import Base, load_base
+from learner.lora import LoraSpec, LoraWeights, fresh
+from store.base import StoreBase
+from store.memory import MemoryStore
+from store.records import Correction, Example, Interaction, Message
+
+ROOMS = ("kitchen", "bedroom", "library", "hall", "bathroom", "office", "garage", "attic", "cellar", "porch", "nursery", "study")
+
+
+@pytest.fixture(scope="session")
+def model() -> ModelFile:
+    """The embedded model file."""
+    return check_model(embedded_model())
+
+
+@pytest.fixture(scope="session")
+def base(model: ModelFile) -> Base:
+    """Its training base."""
+    return load_base(model)
+
+
+@pytest.fixture(scope="session")
+def engine(model: ModelFile) -> Iterator[Engine]:
+    """Its serving engine; tests leave it with any stack."""
+    with Engine(model, context=512) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def probe(model: ModelFile) -> list[tuple[str, str]]:
+    """Part of the model's probe set, to save time."""
+    return probe_pairs(model.path)[:120]
+
+
+@pytest.fixture(scope="session")
+def full_precision(model: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    """The embedded model with float32 weights."""
+    path = tmp_path_factory.mktemp("f32") / "pocket32.gguf"
+    to_float32(model.path, path)
+    return check_model(path)
+
+
+@pytest.fixture
+def store() -> StoreBase:
+    """An empty store."""
+    return MemoryStore()
+
+
+def to_float32(source: Path, target: Path) -> None:
+    """Copy a GGUF with every weight dequantised."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
+            continue
+        kind = field.types[0]
+        element = field.types[-1] if kind is gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(key, field.contents(), kind, element)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type)))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def habit(room: str, *, level: int = 20) -> tuple[str, str]:
+    """A house word the base cannot know, and what it means."""
+    return f"movie time in the {room}", f'light.dim(room="{room}", level={level})'
+
+
+def example(prompt: str, answer: str, *, rejected: str | None = "", time: float = 0.0) -> Example:
+    """One example; a correction unless `rejected` is None."""
+    return Example(messages=(Message("user", prompt),), answer=answer, rejected=rejected, time=time)
+
+
+def corrected(store: StoreBase, model: ModelFile, prompt: str, served: str, wanted: str, time: float) -> None:
+    """Log one answer and its correction."""
+    asked = Interaction(messages=(Message("user", prompt),), answer=served, model=model.digest, time=time)
+    store.add_all([asked, Correction(interaction=asked.id, corrected=wanted, time=time)])
+
+
+def teach_habit(store: StoreBase, model: ModelFile, *, shuffled: bool = False, rooms: tuple[str, ...] = ROOMS) -> None:
+    """Correct every room's habit once; `shuffled` gives each the answer of another request."""
+    pairs = [habit(room) for room in rooms]
+    answers = [answer for _, answer in pairs]
+    if shuffled:
+        answers = [f"weather.get(day=\"{random.Random(prompt).random()}\")" for prompt, _ in pairs]
+    for time, ((prompt, _), answer) in enumerate(zip(pairs, answers, strict=True)):
+        corrected(store, model, prompt, "music.stop()", answer, float(time))
+
+
+def random_adapter(base: Base, *, size: float = 0.02, seed: int = 0) -> LoraWeights:
+    """An adapter that changes something."""
+    start = fresh(LoraSpec(seed=seed), base.geometry)
+    rng = np.random.default_rng(seed)
+    b = {path: (size * rng.standard_normal(array.shape)).astype(np.float32) for path, array in start.b.items()}
+    return LoraWeights(start.a, b, start.alpha)
