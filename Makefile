@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup test demo lint clean
+.PHONY: setup test torture demo lint clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt tools/llama_build.cmake tools/preflight.py
@@ -18,6 +18,9 @@ $(STAMP): pyproject.toml constraints.txt tools/llama_build.cmake tools/preflight
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+torture: $(STAMP)
+	$(BIN)/python -m tools.torture all
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

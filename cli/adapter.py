@@ -65,7 +65,7 @@ def show(session: Session, digest: str) -> Report:
 @click.pass_obj
 def rollback(session: Session, slot: Slot) -> Report:
     """Serve what was served before the newest adoption."""
-    from learner.cycle import rollback as back
+    from learner.lineage import rollback as back
 
     with session.store() as store:
         before = store.active(slot)

@@ -27,9 +27,7 @@ from store.errors import UsageError
 @click.option("--reason", default="", help="Why, for your own memory.")
 @click.option("--private", is_flag=True, help="Never use this correction for sharing, not even privately.")
 @click.pass_obj
-def correct(
-    session: Session, words: tuple[str, ...], last: bool, stdin: bool, reason: str, private: bool
-) -> Report:
+def correct(session: Session, words: tuple[str, ...], last: bool, stdin: bool, reason: str, private: bool) -> Report:
     """Say what an answer should have been.
 
     ID is what `corrigible log list` shows; its first 8 digits are enough.

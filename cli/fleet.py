@@ -127,7 +127,8 @@ def receive(session: Session, manifest: Path) -> Report:
     The gate's word is this device's own: a genuine release that does not help you is kept, not served.
     """
     from feedback.models import probe_pairs
-    from learner.cycle import LearnPolicy, judge_release
+    from learner.cycle import judge_release
+    from learner.policy import LearnPolicy
 
     place = membership(session)
     adapter = manifest.with_suffix(".gguf")
@@ -192,9 +193,7 @@ def serve(session: Session, folder: Path, devices: tuple[Path, ...], rounds: int
     if not server.release_key.is_file():
         raise UsageError("There is no fleet server here.", hint="`corrigible fleet create` makes one.")
     model = session.model()
-    plan = standard_plan(
-        model, load_base(model).geometry, rounds=rounds, devices=len(devices), epsilon=epsilon
-    )
+    plan = standard_plan(model, load_base(model).geometry, rounds=rounds, devices=len(devices), epsilon=epsilon)
     with ExitStack() as stack:
         crew = [_crew(session, stack, number, home) for number, home in enumerate(devices, 1)]
         result = run_fleet(server, plan, crew)

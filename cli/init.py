@@ -59,9 +59,7 @@ def init(session: Session, key: str | None, insecure_key_file: bool, model: Path
     backend = key or default_backend(session)
     with Store.create(session.home, protector(session, backend)) as store:
         now = time.time()
-        store.add_all(
-            [Consent(purpose=purpose, granted=True, terms=text, time=now) for purpose, text in TERMS.items()]
-        )
+        store.add_all([Consent(purpose=purpose, granted=True, terms=text, time=now) for purpose, text in TERMS.items()])
     if model is not None:
         save_model(session.home.config, model.resolve())
     return _report(session, backend, model)

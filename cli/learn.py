@@ -50,8 +50,7 @@ def learn(session: Session, watch: bool, stop: bool) -> Report:
         return _stop(session)
     with session.unlocked() as (store, keys):
         if watch:
-            with store.lock(LOCK):
-                return _watch(session, store, keys)
+            return _watch(session, store, keys)
         verdict = once(session, store, keys, session.model())
         if verdict.decision == "wait":
             hint = "Correct more answers, then learn again; nothing is lost meanwhile."
@@ -61,7 +60,7 @@ def learn(session: Session, watch: bool, stop: bool) -> Report:
 
 def once(session: Session, store: StoreBase, keys: "Keys", model: "ModelFile") -> Verdict:
     """Run one learning run in a child process, with a bar where a person watches."""
-    from learner.cycle import LearnPolicy
+    from learner.policy import LearnPolicy
     from learner.worker import run_in_child
 
     store.require_whole()
@@ -114,16 +113,31 @@ def bar(shown: bool) -> Iterator[Progress]:
 
 def _watch(session: Session, store: StoreBase, keys: "Keys") -> Report:
     """Run the loop here until Ctrl-C (exit 130) or `learn --stop` (exit 0)."""
-    from learner.cycle import LearnPolicy
-    from learner.loop import Pace, watch
-
-    settings = session.config.learn
-    pace = Pace(corrections=settings.every, look_every=settings.poll)
     asked = threading.Event()
 
     def on_term(_number: int, _frame: object) -> None:
         asked.set()
         raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_term)
+    try:
+        with store.lock(LOCK):
+            _loop(session, store, keys, asked)
+    except KeyboardInterrupt:
+        if not asked.is_set():
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return Report({"event": "stopped"}, lambda: "Stopped.")
+
+
+def _loop(session: Session, store: StoreBase, keys: "Keys", asked: threading.Event) -> None:
+    """Learn whenever it is due, reporting each run as it ends."""
+    from learner.loop import Pace, watch
+    from learner.policy import LearnPolicy
+
+    settings = session.config.learn
+    pace = Pace(corrections=settings.every, look_every=settings.poll)
 
     def tell(news: Verdict | CorrigibleError) -> None:
         if isinstance(news, Verdict):
@@ -132,18 +146,9 @@ def _watch(session: Session, store: StoreBase, keys: "Keys") -> Report:
         else:
             emit(Report({"event": "waiting", "code": news.code, "reason": news.message}, lambda: ""), session.as_json)
 
-    before = signal.signal(signal.SIGTERM, on_term)
     if not session.as_json:
         say(f"Learning after every {pace.corrections} new corrections. Ctrl-C ends it.")
-    model = session.model().path
-    try:
-        watch(store, session.home, keys, model, LearnPolicy(), pace, stop=asked, tell=tell)
-    except KeyboardInterrupt:
-        if not asked.is_set():
-            raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return Report({"event": "stopped"}, lambda: "Stopped.")
+    watch(store, session.home, keys, session.model().path, LearnPolicy(), pace, stop=asked, tell=tell)
 
 
 def _stop(session: Session) -> Report:

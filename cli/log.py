@@ -166,9 +166,7 @@ def _listing(store: StoreBase, found: list[Interaction]) -> Report:
     )
 
 
-def _hanging(
-    store: StoreBase, interactions: Iterable[Interaction]
-) -> dict[str, tuple[list[Correction], list[Rating]]]:
+def _hanging(store: StoreBase, interactions: Iterable[Interaction]) -> dict[str, tuple[list[Correction], list[Rating]]]:
     """Return the corrections and ratings of each interaction, oldest first."""
     hanging: dict[str, tuple[list[Correction], list[Rating]]] = {one.id: ([], []) for one in interactions}
     for correction in store.all(Correction):

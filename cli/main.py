@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("cli.status", "What is stored, served and waiting."),
     "doctor": ("cli.doctor", "Check everything; one line and one remedy for each."),
     "replay": ("cli.replay", "Run the loop on somebody's log and measure what it brings."),
-    "demo": ("cli.demo", "The whole loop with eight simulated owners, in minutes."),
+    "demo": ("cli.demo", "Show the whole loop in minutes, on the embedded model, with nothing of yours."),
     "completion": ("cli.completion", "Shell completion for bash, zsh and fish."),
 }
 
@@ -57,9 +57,7 @@ class LazyGroup(Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete names from the table, importing none of them."""
-        names = [
-            CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)
-        ]
+        names = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
 
@@ -84,23 +82,22 @@ def cli(ctx: click.Context, home: Path | None, passphrase_file: Path | None) -> 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; writes failures, never raises."""
-    as_json = "--json" in arguments
+    words = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     try:
         code = cli.main(list(arguments), prog_name="corrigible", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return USAGE
     except (Exception, KeyboardInterrupt) as error:
-        return fail(failure_of(error, _keep_frames), as_json)
+        return fail(failure_of(error, lambda unknown: _keep_frames(unknown, words)), "--json" in words)
     return code if isinstance(code, int) else 0
 
 
-def _keep_frames(error: BaseException) -> Path | None:
-    """Log the frames of an unexpected error in the state folder."""
-    from store.paths import Home
-
+def _keep_frames(error: BaseException, words: list[str]) -> Path | None:
+    """Log the frames of an unexpected error in the state folder of the home that `words` name."""
     try:
-        return log_frames(error, Home.locate().state / "logs")
+        place = Path(words[words.index("--home") + 1]) if "--home" in words else None
+        return log_frames(error, Session(place=place).home.state / "logs")
     except Exception:  # the place itself may be what failed
         return None
 

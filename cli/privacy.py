@@ -180,16 +180,18 @@ def preview(session: Session, out: Path | None) -> Report:
     """
     from cli.fleet import membership
     from federation.preview import preview as make
-    from federation.standard import NOISE_MULTIPLIER, standard_spec
+    from federation.standard import standard_plan
     from federation.train import private_trainer
     from learner.base import load_base
+    from learner.subspace import cached_subspace
 
     place = membership(session)
     with session.store() as store:
         base = load_base(session.model())
-        update, epsilon = make(
-            store, place, base.geometry, private_trainer(base), standard_spec(base.geometry, NOISE_MULTIPLIER)
-        )
+        plan = standard_plan(
+            session.model(), base.geometry, rounds=3, devices=3, epsilon=place.limits.epsilon_cap
+        )  # assumed before the first release
+        update, epsilon = make(store, place, base.geometry, cached_subspace(base), private_trainer(base), plan.spec)
     message = update.encode()
     if out is not None:
         out.write_bytes(message)

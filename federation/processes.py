@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
+import psutil
+
 from store.errors import NetworkError
 
 # Flower's calls home and its installer, off in every process (measured in the facts about Flower 1.41).
@@ -91,13 +93,13 @@ def flower(name: str, command: str, arguments: Mapping[str, object], folder: Pat
 
 def stop(children: Sequence[Child], grace: float = GRACE) -> None:
     """End every process group: SIGTERM, wait up to `grace` seconds together, then SIGKILL; all leaders are reaped."""
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, GRACE)):
+        for child in children:
+            _signal_group(child, number)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and any(_group_alive(child) for child in children):
+            time.sleep(0.05)
     for child in children:
-        _signal_group(child, signal.SIGTERM)
-    end = time.monotonic() + grace
-    while time.monotonic() < end and any(_group_alive(child) for child in children):
-        time.sleep(0.05)
-    for child in children:
-        _signal_group(child, signal.SIGKILL)
         child.process.wait()
 
 
@@ -155,10 +157,10 @@ def _signal_group(child: Child, number: signal.Signals) -> None:
 
 
 def _group_alive(child: Child) -> bool:
-    """Say whether any process of the group is left (reaping the leader first)."""
+    """Say whether a process of the group still runs. Zombies do not count: an idle init may never reap them."""
     child.alive()
-    try:
-        os.killpg(child.process.pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == child.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False

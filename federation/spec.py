@@ -21,7 +21,7 @@ YEAR = 365.25 * 86400.0  # seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundSpec:
-    """The mechanism of one round: DP-SGD over the B factors, on the device, one correction as the unit."""
+    """The mechanism of one round: DP-SGD over the cores of the B factors, on the device, one correction as the unit."""
 
     unit: Literal["correction"] = "correction"
     clipping_norm: float  # L2 bound of one example's gradient
@@ -32,7 +32,7 @@ class RoundSpec:
     learning_rate: float
     rank: int
     alpha: float
-    seed_a: int  # the A factors come from this seed and are never trained
+    seed_a: int  # the public factors A and U come from this seed and the base; never trained
     max_tokens: int = 512  # longer examples are left out
     bits: Literal[8, 16] = 8
     quantum: float  # value of one level on the wire
@@ -86,7 +86,7 @@ class Limits:
     uses_per_correction: int = 4
     min_noise_multiplier: float = 0.5
     max_clipping_norm: float = 10.0
-    max_sampling_rate: float = 0.5
+    max_sampling_rate: float = 1.0
     max_steps: int = 1000
     max_rank: int = 64
     max_tokens: int = 4096

@@ -1,57 +1,49 @@
-"""The plan a fleet starts from when its operator has no wishes of their own: one place for the public defaults."""
+"""The plan a fleet starts with: a mechanism whose privacy is fixed first and whose noise follows from it.
+
+The figures and the measurements behind them are in docs/decisions/0007-private-sharing.md.
+"""
 
 from federation import adapter
 from federation.plan import Plan
-from federation.spec import Pace, RoundSpec, wire_scale
+from federation.spec import Limits, Pace, RoundSpec, wire_scale
 from feedback.models import ModelFile
 from learner.accountant import calibrate
 from learner.base import Geometry
 
-SAMPLING_RATE = 0.25
-STEPS = 10
-DIVISOR = 8.0
-LEARNING_RATE = 0.05
-CLIPPING_NORM = 1.0
-NOISE_MULTIPLIER = 2.0  # assumed where no round has named one yet
-RANK, ALPHA, SEED_A = 8, 16.0, 20260101
-DELTA = 1e-6
+SEED_A = 20_261_123
+RANK = 1
+ALPHA = 2.0
+STEPS = 10  # per round; with every correction in every step, more steps cost noise but no privacy
+SAMPLING_RATE = 1.0
+CLIPPING_NORM = 0.5
+LEARNING_RATE = 0.5
+DIVISOR = 32.0  # public stand-in for the number of corrections on a device
 
 
 def standard_plan(model: ModelFile, geometry: Geometry, *, rounds: int, devices: int, epsilon: float) -> Plan:
-    """Return a plan that costs a correction used in every round at most `epsilon` at delta 1e-6.
+    """Return a plan of `rounds` rounds that together cost one correction at most `epsilon`.
 
     Args:
-        model: the base that all devices serve.
-        rounds: rounds of one run.
-        devices: devices expected; the quorum is all of them, at most three.
-        epsilon: for all rounds together.
+        model: the base GGUF.
+        geometry: of that base.
+        rounds: rounds the budget is spread over, and the rounds of the run.
+        devices: devices worth waiting for.
+        epsilon: for all rounds together, at the devices' standard delta.
     """
-    noise = calibrate(epsilon, DELTA, sampling_rate=SAMPLING_RATE, steps=STEPS * rounds)
-    return Plan(
-        rounds=rounds,
-        base=model.digest,
-        model=str(model.path),
-        geometry=geometry,
-        spec=standard_spec(geometry, noise),
-        pace=Pace(quorum=min(3, devices), expected=devices),
-        delta=DELTA,
-    )
-
-
-def standard_spec(geometry: Geometry, noise_multiplier: float) -> RoundSpec:
-    """Return the mechanism of one round with the default sampling, clipping and rank."""
-    count = sum(outputs * rank for _, outputs, rank in adapter.layout(geometry, RANK))
+    delta = Limits().delta
+    noise = calibrate(epsilon, delta, sampling_rate=SAMPLING_RATE, steps=STEPS * rounds)
+    count = sum(rank * rank for _, rank in adapter.layout(geometry, RANK))
     quantum, max_norm = wire_scale(
-        noise_multiplier=noise_multiplier,
+        noise_multiplier=noise,
         clipping_norm=CLIPPING_NORM,
         steps=STEPS,
         divisor=DIVISOR,
         learning_rate=LEARNING_RATE,
         count=count,
     )
-    return RoundSpec(
+    spec = RoundSpec(
         clipping_norm=CLIPPING_NORM,
-        noise_multiplier=noise_multiplier,
+        noise_multiplier=noise,
         sampling_rate=SAMPLING_RATE,
         steps=STEPS,
         divisor=DIVISOR,
@@ -61,4 +53,8 @@ def standard_spec(geometry: Geometry, noise_multiplier: float) -> RoundSpec:
         seed_a=SEED_A,
         quantum=quantum,
         max_norm=max_norm,
+    )
+    pace = Pace(quorum=min(3, devices), expected=devices)
+    return Plan(
+        rounds=rounds, base=model.digest, model=str(model.path), geometry=geometry, spec=spec, pace=pace, delta=delta
     )

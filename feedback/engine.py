@@ -165,6 +165,7 @@ class Engine:
 
         Raises:
             UsageError: more tokens than the context holds (code ``context_length``), none, or one out of range.
+            IntegrityError: model or adapters give numbers that are not finite.
         """
         if not tokens or min(tokens) < 0 or max(tokens) >= self._words.size:
             raise UsageError("The tokens are none of this model's.")
@@ -173,9 +174,11 @@ class Engine:
             self._forget()
             line = np.asarray(tokens, np.int32)
             zeros, ones = np.zeros(len(line), np.int32), np.ones(len(line), np.bool_)
-            parts = [part.copy() for part in self._run(line, np.arange(len(line), dtype=np.int32), zeros, ones)]
+            places = np.arange(len(line), dtype=np.int32)
+            found = np.concatenate([part.copy() for part in self._run(line, places, zeros, ones)])
+            finite(float(np.abs(found).max()))
             self._forget()
-            return np.concatenate(parts)
+            return found
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of `text`; control tokens written out in it are read as such."""
@@ -281,8 +284,13 @@ class Engine:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One caller at a time; a closed engine refuses."""
+        """One caller at a time; a closed engine refuses; after an error or an interrupt nothing is left behind."""
         with self._lock:
             if self._closed:
                 raise failed("The engine is closed.")
-            yield
+            try:
+                yield
+            except BaseException:
+                self._cached = []
+                self._llama.wipe()
+                raise

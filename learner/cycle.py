@@ -13,8 +13,8 @@ Why cross-fitting: docs/decisions/0001-cross-fitted-gate.md. Talks to no network
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from feedback.engine import Engine
 from learner.base import Base, load_base
@@ -23,25 +23,11 @@ from learner.gate import GatePolicy, Pair, Ruling, decide, fold_groups, fold_of
 from learner.judge import ItemScore, Stack, compare, score_corrections, score_known, serving
 from learner.lora import LoraSpec, LoraWeights, blend, fresh
 from learner.material import Material, Probe, Served, gather, served
-from learner.recipe import PerformanceFlags, Recipe
+from learner.policy import LearnPolicy, Progress
 from learner.train import train
 from store.base import StoreBase
-from store.errors import IntegrityError, NotEligible, UsageError
+from store.errors import IntegrityError, NotEligible
 from store.records import Activation, Adapter, Consent, Example, Slice, Slot, Verdict, digest
-
-Progress = Callable[[str, int, int, float], None]  # phase, step, steps, loss
-
-
-@dataclass(frozen=True, slots=True)
-class LearnPolicy:
-    """Everything a learning run can be told; public."""
-
-    recipe: Recipe = field(default_factory=Recipe)
-    gate: GatePolicy = field(default_factory=GatePolicy)
-    flags: PerformanceFlags = field(default_factory=PerformanceFlags)
-    strengths: tuple[float, ...] = (1.0, 0.7, 0.5)  # tried in turn: share of the way from the old adapter to the new
-    slice_size: int = 120  # items per protected slice, the newest
-    replay_size: int = 400  # approved answers and earlier corrections replayed, the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +143,6 @@ def judge_release(
     now = served(store, engine)
     engine.set_stack(now.stack)
     return verdict
-
-
-def rollback(store: StoreBase, slot: Slot) -> str | None:
-    """Serve the parent of the adapter in `slot` again (nothing when it had none); returns its digest.
-
-    Raises:
-        UsageError: nothing is served in `slot`.
-    """
-    name = store.active(slot)
-    record = store.last(Adapter, digest=name) if name else None
-    if record is None:
-        raise UsageError(f"No {slot} adapter is in use.", code="nothing_to_roll_back")
-    store.activate(slot, record.parent, "rollback")
-    return record.parent
 
 
 def _require_allowed(store: StoreBase) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from learner.cycle import LearnPolicy, Progress
+from learner.policy import LearnPolicy, Progress
 from learner.worker import run_in_child
 from store.base import StoreBase
 from store.errors import CorrigibleError, Locked, NotEligible

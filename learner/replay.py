@@ -14,7 +14,8 @@ from typing import Self
 from feedback.engine import Answer, Engine
 from feedback.models import ModelFile, probe_pairs
 from learner.base import Base, load_base
-from learner.cycle import LearnPolicy, learn
+from learner.cycle import learn
+from learner.policy import LearnPolicy
 from learner.replay_log import Event, Pair
 from learner.replay_metrics import Check, Outcome, Run, UserReplay
 from store.base import StoreBase
@@ -30,16 +31,16 @@ class ReplaySpec:
 
     learn_every: int = 50  # corrections between two learning runs
     learning: bool = True
-    seed: int = 0
+    seed: int = 0  # of training and gate
     max_tokens: int = 256  # longest answer generated
+    policy: LearnPolicy = field(default_factory=LearnPolicy)
 
 
 SEED_STRIDE = 10_000  # a run's own seed is the policy's plus its number; strides keep replays apart
 
 
-def seeded_policy(seed: int) -> LearnPolicy:
-    """Return the default policy with every random choice derived from `seed`."""
-    policy = LearnPolicy()
+def seeded(policy: LearnPolicy, seed: int) -> LearnPolicy:
+    """Return `policy` with every random choice derived from `seed`."""
     start = SEED_STRIDE * seed
     return replace(policy, recipe=replace(policy.recipe, seed=start), gate=replace(policy.gate, seed=start))
 
@@ -98,7 +99,7 @@ class Replayer:
     def __init__(self, model: ModelFile, spec: ReplaySpec, regression: Sequence[Pair] = ()) -> None:
         self._model, self._spec = model, spec
         self._regression = [((Message("user", pair.prompt),), pair.answer) for pair in regression]
-        self._policy = seeded_policy(spec.seed)
+        self._policy = seeded(spec.policy, spec.seed)
         self._off = Answers(Engine(model), spec.max_tokens)
         self._on = Answers(Engine(model), spec.max_tokens)
 

@@ -5,6 +5,7 @@ For replays and simulations: results and progress must pickle. The children end 
 
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -14,6 +15,7 @@ from store.errors import CorrigibleError
 
 L = TypeVar("L")
 R = TypeVar("R")
+GRACE = 5.0  # seconds a child has to end by itself
 Tell = Callable[[str, str], None]  # (who, what)
 
 
@@ -43,6 +45,9 @@ def spread(work: Callable[[L, Tell], list[R]], lots: Sequence[L], tell: Tell) ->
     finally:
         for process in started.values():
             process.terminate()
+        for process in started.values():
+            process.join(GRACE)
+            process.kill()
             process.join()
 
 
@@ -75,7 +80,8 @@ def _received(end: Connection) -> tuple[str, Any]:
 
 def _child(end: Connection, work: Callable[[L, Tell], list[R]], lot: L) -> None:
     """Work on one lot and send what is told, then the results or the error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children, by SIGTERM
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         end.send(("done", work(lot, lambda who, what: end.send(("told", (who, what))))))
     except CorrigibleError as error:

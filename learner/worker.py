@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from learner.cycle import LearnPolicy, Progress, learn
 from learner.gate import GatePolicy
+from learner.policy import LearnPolicy, Progress
 from learner.recipe import PerformanceFlags, Recipe
 from store.codec import build
 from store.errors import CorrigibleError
@@ -108,6 +108,7 @@ def _learn(job: dict[str, Any], report: IO[str]) -> Verdict:
     """Open everything, learn once, close."""
     from feedback.engine import Engine
     from feedback.models import check_model, probe_pairs
+    from learner.cycle import learn
 
     home = Home(**{name: Path(job["home"][name]) for name in _FOLDERS})
     policy = _policy(job["policy"])

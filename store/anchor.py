@@ -24,7 +24,7 @@ from store.files import create_private, sync_folder, unwritable
 from store.protectors import fetch_secret, store_secret
 from store.records import canonical
 
-SLOT = 1024  # bytes; a slot is JSON, padded with spaces
+SLOT = 2048  # bytes; a slot is JSON, padded with spaces
 SYNC_SECONDS = 1.0
 
 
@@ -35,6 +35,7 @@ class Mark:
     seq: int
     head: str  # hex
     counts: dict[str, int] = field(default_factory=dict)  # rows written so far, by kind
+    seals: str = ""  # digest of the page seals of the database file; empty while anybody writes
     broken: str = ""  # why learning and sharing stand still; empty: they do not
 
 

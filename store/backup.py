@@ -65,6 +65,7 @@ def create_backup(store: Store, keys: Keys, target: Path, protector: Protector |
     final = target / f"corrigible-{stamp}-{secrets.token_hex(2)}"
     partial = final.with_name(f"{final.name}.partial")
     try:
+        private_folder(partial)
         private_folder(partial / ARTEFACTS)
         store.copy_to(partial / DATABASE, partial / ARTEFACTS)
         record = read_key_record(store.home)

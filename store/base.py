@@ -27,6 +27,7 @@ from store.records import (
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 REMOVABLE = ("Interaction", "Correction", "Rating")
+PREFIX_LETTERS = 3  # letters from which the last word of a search may be a beginning
 MIN_PREFIX = 8  # hex digits of an id that a person may shorten it to
 
 
@@ -97,7 +98,10 @@ class StoreBase(ABC):
 
     @abstractmethod
     def search(self, text: str, limit: int = 20) -> list[Interaction]:
-        """Interactions whose request, answer or correction has all words of `text`, newest first."""
+        """Interactions whose request, answer or correction has all words of `text`, newest first.
+
+        The last word may be only the beginning of one, from three letters on.
+        """
 
     @abstractmethod
     def put_artefact(self, data: bytes) -> str:
@@ -261,7 +265,7 @@ def check_fields(kind: type[Record], equal: Mapping[str, object]) -> None:
     """Raise UsageError when `equal` names a field that `kind` does not have."""
     unknown = equal.keys() - {field.name for field in fields(kind)}
     if unknown:
-        raise UsageError(f"A {kind.__name__} has no field {min(unknown)}.", code="bad_field")
+        raise UsageError(f"A {kind.__name__} has no such field.", code="bad_field")
 
 
 def not_removable(kind: str) -> UsageError:

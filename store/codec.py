@@ -1,7 +1,7 @@
 """Records to canonical JSON and back, and the limits on what may enter the store."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -33,7 +33,7 @@ def encode(record: Record) -> Encoded:
     kind = type(record).__name__
     if not hasattr(record, "time") or kind == "Example":
         raise UsageError(f"A {kind} is derived and never stored.", code="not_stored")
-    values = asdict(record)
+    values = _values(record)
     try:
         body = canonical(values)
     except UnicodeEncodeError:
@@ -79,6 +79,17 @@ def build(kind: type[R], values: dict[str, Any]) -> R:
     """A `kind` from the values of its JSON object; lists become tuples, objects become values."""
     makers: dict[str, Any] = _makers(kind)  # type: ignore[arg-type]  # classes are hashable
     return kind(**{name: makers[name](value) if name in makers else value for name, value in values.items()})
+
+
+def _values(record: object) -> dict[str, Any]:
+    """As `dataclasses.asdict`, without its copies of every string: this is on the path of every write."""
+    return {name: _value(getattr(record, name)) for name in record.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def _value(value: Any) -> Any:  # noqa: ANN401 - any field
+    if isinstance(value, tuple):
+        return [_value(item) for item in value]
+    return _values(value) if hasattr(value, "__dataclass_fields__") else value
 
 
 @cache

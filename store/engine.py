@@ -22,8 +22,8 @@ from store.files import create_private, unwritable
 
 BUSY_SECONDS = 30
 CHECKPOINT_SECONDS = 2
+CACHE_KIB = 32 * 1024  # at most, per connection; a page that spills is encrypted twice
 OLDEST_SQLITE = (3, 51, 3)  # older ones can corrupt a WAL database with two connections (the WAL-reset bug)
-DEFAULT_SYNCHRONOUS = "FULL"
 
 
 def check_driver(sqlite: str = driver.sqlite_version) -> None:
@@ -40,14 +40,13 @@ def check_driver(sqlite: str = driver.sqlite_version) -> None:
         )
 
 
-def open_engine(path: Path, key: bytes, *, create: bool = False, synchronous: str = DEFAULT_SYNCHRONOUS) -> Engine:
+def open_engine(path: Path, key: bytes, *, create: bool = False) -> Engine:
     """An engine on the encrypted database at `path`.
 
     Args:
         path: the database file.
         key: 32-byte raw key.
         create: make the file (0600) first; it must not exist.
-        synchronous: SQLite's setting; anything but FULL loses acknowledged rows and is for the torture tools.
 
     Raises:
         IntegrityError: the file is missing or does not decrypt.
@@ -65,23 +64,24 @@ def open_engine(path: Path, key: bytes, *, create: bool = False, synchronous: st
         )
 
     def connect() -> Any:  # noqa: ANN401 - the driver is untyped
-        return _connect(path, key, synchronous)
+        return _connect(path, key)
 
     return create_engine(
         "sqlite://", module=driver, creator=connect, poolclass=QueuePool, pool_size=2, hide_parameters=True
     )
 
 
-def _connect(path: Path, key: bytes, synchronous: str) -> Any:  # noqa: ANN401 - the driver is untyped
+def _connect(path: Path, key: bytes) -> Any:  # noqa: ANN401 - the driver is untyped
     connection = driver.connect(str(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.executescript(
             f"""PRAGMA cipher_log_level = NONE;
             PRAGMA key = "x'{key.hex()}'";
             PRAGMA journal_mode = WAL;
-            PRAGMA synchronous = {synchronous};
+            PRAGMA synchronous = FULL;
             PRAGMA secure_delete = ON;
             PRAGMA foreign_keys = ON;
+            PRAGMA cache_size = -{CACHE_KIB};
             PRAGMA busy_timeout = {BUSY_SECONDS * 1000};"""
         )
     except driver.Error:

@@ -15,8 +15,12 @@ from store.errors import CorrigibleError, UsageError
 PARTIAL = ".partial-"
 
 
-def private_folder(path: Path) -> None:
+def private_folder(path: Path, *, tighten: bool = True) -> None:
     """Make `path` a folder of mode 0700, with its parents.
+
+    Args:
+        path: the folder.
+        tighten: also take others' rights on a folder that was there before.
 
     Raises:
         UsageError: `path` is a symbolic link or not a folder.
@@ -26,7 +30,7 @@ def private_folder(path: Path) -> None:
         raise UsageError(f"The folder {path.name} is a symbolic link.", hint="Put a real folder there.", code="symlink")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_mode & 0o077:
+        if tighten and path.stat().st_mode & 0o077:
             path.chmod(0o700)
     except (FileExistsError, NotADirectoryError):
         raise UsageError(

@@ -19,6 +19,7 @@ from store.locks import FileLock
 from store.migrate import migrate
 from store.paths import Home
 
+PATIENCE = 5.0  # seconds
 DATABASE = "store.db"
 ARTEFACTS = "artefacts"
 _NAME = re.compile(r"store-(\d+)(\.new)?")
@@ -30,8 +31,8 @@ def alone(home: Home) -> FileLock:
 
 
 def shared(home: Home) -> FileLock:
-    """The lock every open store holds."""
-    return FileLock(home.lock("store"), "the store", shared=True)
+    """The lock every open store holds; it waits out another process that is just closing."""
+    return FileLock(home.lock("store"), "the store", shared=True, patience=PATIENCE)
 
 
 def refuse_existing(home: Home) -> None:

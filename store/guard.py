@@ -4,8 +4,10 @@ What is found at opening is remembered in the anchor itself, so damage stays kno
 even when new records are written meanwhile.
 """
 
+import hmac
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -14,6 +16,8 @@ from store.append import Appended, kind_counts, tail
 from store.base import Problem
 from store.engine import reading
 
+PAGE_BYTES = 4096
+SEAL_BYTES = 64
 ANCHOR_MISSING = "The anchor of this store is missing or damaged."
 
 
@@ -72,7 +76,7 @@ def advance(engine: Engine, anchor: Anchor, added: Appended) -> None:
 
     def make(current: Mark | None) -> Mark | None:
         if current is None:
-            return Mark(added.last, added.head.hex(), dict(added.counts), ANCHOR_MISSING)
+            return Mark(added.last, added.head.hex(), dict(added.counts), broken=ANCHOR_MISSING)
         if current.seq >= added.last:
             return None
         counts = Counter(current.counts)
@@ -81,9 +85,43 @@ def advance(engine: Engine, anchor: Anchor, added: Appended) -> None:
         else:
             with reading(engine) as connection:
                 counts.update(kind_counts(connection, current.seq + 1, added.last))
-        return Mark(added.last, added.head.hex(), dict(counts), current.broken)
+        return Mark(added.last, added.head.hex(), dict(counts), broken=current.broken)
 
     anchor.advance(make)
+
+
+def seal_pages(database: Path, anchor: Anchor, key: bytes) -> None:
+    """Note in the anchor what every page of the closed database looks like; the caller is alone with it."""
+    seals = page_seals(database, key)
+    anchor.advance(lambda mark: replace(mark, seals=seals) if mark else None)
+
+
+def changed_at_rest(engine: Engine, database: Path, anchor: Anchor, key: bytes) -> bool:
+    """Whether a page of a store that was properly closed, and not written since, is not what it was.
+
+    This finds an old page put back where nothing else can: one that authenticates and contradicts nothing.
+    """
+    before = anchor.read()
+    if before is None or not before.seals:
+        return False
+    differs = page_seals(database, key) != before.seals
+    with reading(engine) as connection:
+        newest, _ = tail(connection, key)
+    return differs and newest == before.seq and anchor.read() == before
+
+
+def page_seals(database: Path, key: bytes) -> str:
+    """Keyed digest of the authentication codes of all pages, in order.
+
+    SQLCipher ends each page with 64 bytes of HMAC over content and page number, so these stand for the pages.
+    """
+    digest = hmac.new(key, b"seals\0", "sha256")
+    with database.open("rb") as file:
+        while block := file.read(256 * PAGE_BYTES):
+            for end in range(PAGE_BYTES, len(block) + 1, PAGE_BYTES):
+                digest.update(block[end - SEAL_BYTES : end])
+            digest.update(len(block).to_bytes(8, "big"))
+    return digest.hexdigest()
 
 
 def _lost_words(first: int, last: int, missing: dict[str, int]) -> str:

@@ -74,7 +74,7 @@ def _copy(home: Home, record: KeyRecord, old: Keys, new: Keys) -> None:
     engine = open_engine(folder / DATABASE, old.sub("database"))
     try:
         mark = anchor.read()
-        report = verify(engine, mark, ledger, shelf)
+        report = verify(engine, folder / DATABASE, anchor, ledger, shelf)
         if not report.ok or mark is None or mark.broken:
             raise IntegrityError(
                 "The store is damaged; its key is not rotated before that is settled.",

@@ -4,13 +4,17 @@ Two uses: named locks (one learner, one daemon), and the lock on the store itsel
 holds shared and which rotation, restore and wipe take alone.
 """
 
+import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
 from store.errors import Locked
 from store.files import unwritable
+
+RETRY_SECONDS = 0.005
 
 
 class FileLock:
@@ -20,15 +24,17 @@ class FileLock:
         path: the lock file, created 0600 when missing and never removed.
         what: what is busy, for the message ("the learner").
         shared: several holders may share it.
+        patience: seconds to wait for it.
 
     Raises:
         Locked: on entering, when another process (or another lock object) holds it.
     """
 
-    def __init__(self, path: Path, what: str, *, shared: bool = False) -> None:
+    def __init__(self, path: Path, what: str, *, shared: bool = False, patience: float = 0.0) -> None:
         self._path = path
         self._what = what
         self._shared = shared
+        self._patience = patience
         self._handle: int | None = None
 
     def acquire(self) -> "FileLock":
@@ -38,21 +44,43 @@ class FileLock:
             handle = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise unwritable(error) from None
-        try:
-            fcntl.flock(handle, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._taken(handle):
             holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
             os.close(handle)
             raise Locked(
                 f"Another process is using {self._what}.",
                 hint=f"Wait for process {holder} or stop it." if holder else "Wait for it or stop it.",
                 code="busy",
-            ) from None
+            )
         if not self._shared:
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
         self._handle = handle
         return self
+
+    def _taken(self, handle: int) -> bool:
+        """Try until patience ends."""
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                fcntl.flock(handle, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    return False
+                time.sleep(RETRY_SECONDS)
+
+    def upgrade(self) -> bool:
+        """Turn a shared lock into the only one if no other process shares it; False and still shared if one does."""
+        if self._handle is None:
+            return False
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        return True
 
     def release(self) -> None:
         """Let go; releasing twice is fine."""

@@ -9,7 +9,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
-from store.base import REMOVABLE, Report, StoreBase, check_fields, id_prefix, not_removable, one_match, words_of
+from store.base import (
+    PREFIX_LETTERS,
+    REMOVABLE,
+    Report,
+    StoreBase,
+    check_fields,
+    id_prefix,
+    not_removable,
+    one_match,
+    words_of,
+)
 from store.codec import encode
 from store.errors import IntegrityError, Locked
 from store.records import Correction, Interaction, Record, digest
@@ -65,11 +75,12 @@ class MemoryStore(StoreBase):
         return doomed
 
     def search(self, text: str, limit: int = 20) -> list[Interaction]:
-        *whole, prefix = (_fold(word) for word in words_of(text))
+        *whole, last = (_fold(word) for word in words_of(text))
         found: dict[str, None] = {}
         for id, record in reversed(list(self._records.items())):
             words = _words(record)
-            if set(whole) <= words and any(word.startswith(prefix) for word in words):
+            open_end = len(last) >= PREFIX_LETTERS and any(word.startswith(last) for word in words)
+            if set(whole) <= words and (open_end or last in words):
                 found[record.interaction if isinstance(record, Correction) else id] = None
         return [self.get(Interaction, id) for id in list(found)[:limit]]
 

@@ -57,7 +57,8 @@ class Home:
             UsageError: a symbolic link or a file is in the way.
             CorrigibleError: the place cannot be written.
         """
-        for folder in (self.root, self.data, self.state, self.runtime):
+        private_folder(self.root, tighten=False)  # may be a folder the owner has other things in
+        for folder in (self.data, self.state, self.runtime):
             private_folder(folder)
         return self
 

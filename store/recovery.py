@@ -23,7 +23,7 @@ from store.protectors import Protector
 from store.rebuild import readable_artefacts, readable_rows, rebuild
 from store.verify import chain_flaws
 
-FIXABLE = {"missing", "altered", "vanished", "reappeared", "foreign", "anchor_missing", "search_index"}
+FIXABLE = {"missing", "altered", "vanished", "reappeared", "foreign", "anchor_missing", "search_index", "rolled_back"}
 
 
 def accept(engine: Engine, anchor: Anchor, key: bytes, report: Report) -> None:
@@ -86,7 +86,7 @@ def salvage(home: Home, keys: Keys, protector: Protector) -> Keys:
         finally:
             engine.dispose()
             anchor.close()
-        broken = Mark(mark.seq, "", mark.counts, "The store was salvaged; not everything could be read.")
+        broken = Mark(mark.seq, "", mark.counts, broken="The store was salvaged; not everything could be read.")
         write_anchor(home, number, fresh, broken)
         commit(home, wrap(fresh, protector, home, number), protector, record)
     settle(home, read_key_record(home))

@@ -7,8 +7,8 @@ path; verification, rotation, retention, exchange and backups have their own.
 import json
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
@@ -17,14 +17,24 @@ from sqlalchemy import Connection
 from store.anchor import Anchor, Ring
 from store.append import Appended, append, blank
 from store.artefacts import Artefacts
-from store.base import REMOVABLE, Report, StoreBase, check_fields, id_prefix, not_removable, one_match, words_of
+from store.base import (
+    PREFIX_LETTERS,
+    REMOVABLE,
+    Report,
+    StoreBase,
+    check_fields,
+    id_prefix,
+    not_removable,
+    one_match,
+    words_of,
+)
 from store.chain import Removal
 from store.codec import build, encode
 from store.engine import checkpoint, open_engine, reading, versions, writing
-from store.errors import IntegrityError
-from store.files import shred
+from store.errors import CorrigibleError, IntegrityError
+from store.files import shred, write_atomic
 from store.generation import ARTEFACTS, DATABASE, alone, build_empty, refuse_existing, settle, shared
-from store.guard import ANCHOR_MISSING, advance, inspect_at_open
+from store.guard import ANCHOR_MISSING, advance, inspect_at_open, seal_pages
 from store.keys import Keys, check_keys, create_keys, key_status, read_key_record
 from store.locks import FileLock
 from store.migrate import check_known, copy_database, migrate, revision
@@ -57,25 +67,27 @@ class Store(StoreBase):
 
     def __init__(self, home: Home, keys: Keys) -> None:
         """Use `create` or `open`; this opens what is already in order."""
-        record = read_key_record(home)
-        check_keys(record, keys)
-        folder = home.generation(record.generation)
         self.home = home
-        self._folder = folder
-        self._held = shared(home).acquire()
-        self._key = keys.sub("ledger")
-        self._artefacts = Artefacts(folder / ARTEFACTS, keys.sub("artefacts"))
-        self._anchor = Anchor(home.anchor(record.generation), self._key)
-        self._ring = Ring(record.params["entry"], self._key) if record.backend == "keyring" else None
-        self._unflushed = False  # removed text may still stand in the WAL
-        try:
-            self._engine = open_engine(folder / DATABASE, keys.sub("database"))
+        with ExitStack() as undo:
+            self._held = undo.enter_context(shared(home))
+            record = read_key_record(home)
+            check_keys(record, keys)
+            self._folder = home.generation(record.generation)
+            self._key = keys.sub("ledger")
+            self._artefacts = Artefacts(self._folder / ARTEFACTS, keys.sub("artefacts"))
+            self._anchor = Anchor(home.anchor(record.generation), self._key)
+            undo.callback(self._anchor.close)
+            self._engine = open_engine(self._folder / DATABASE, keys.sub("database"))
+            undo.callback(self._engine.dispose)
+            found = revision(self._engine)
+            check_known(found)
+            if found != HEAD_REVISION:
+                raise _OlderSchema
+            self._ring = Ring(record.params["entry"], self._key) if record.backend == "keyring" else None
             second = self._ring.read() if self._ring else None
             self._floor = inspect_at_open(self._engine, self._anchor, self._key, second).seq
-        except BaseException:
-            self._anchor.close()
-            self._held.release()
-            raise
+            undo.pop_all()
+        self._open = True
 
     @classmethod
     def create(cls, home: Home, protector: Protector) -> Self:
@@ -107,8 +119,11 @@ class Store(StoreBase):
         check_keys(record, keys)
         home.create()
         settle(home, record)
-        _upgrade_if_older(home, keys, record.generation)
-        return cls(home, keys)
+        try:
+            return cls(home, keys)
+        except _OlderSchema:
+            _upgrade(home, keys)
+            return cls(home, keys)
 
     @property
     def damage(self) -> str:
@@ -157,14 +172,14 @@ class Store(StoreBase):
             entry = encode(Removal(rows=tuple(doomed), why=why, time=time.time()))
             added = append(connection, self._key, [entry], self._floor)
         self._acknowledge(added)
-        self._unflushed = not checkpoint(self._engine)
+        checkpoint(self._engine)
         for copy in self._folder.glob(f"{BEFORE}*"):  # copies made before a migration hold the text, too
             shred(copy)
         return list(doomed.values())
 
     def search(self, text: str, limit: int = 20) -> list[Interaction]:
         words = words_of(text)
-        match = " ".join(f'"{word}"' for word in words) + "*"
+        match = " ".join(f'"{word}"' for word in words) + ("*" if len(words[-1]) >= PREFIX_LETTERS else "")
         with reading(self._engine) as connection:
             rows = connection.exec_driver_sql(
                 "SELECT iif(kind = 'Interaction', id, subject) FROM words JOIN records ON seq = words.rowid "
@@ -189,7 +204,11 @@ class Store(StoreBase):
         self._artefacts.drop(digest)
 
     def verify(self) -> Report:
-        return verify(self._engine, self._anchor.read(), self._key, self._artefacts)
+        report = verify(self._engine, self._folder / DATABASE, self._anchor, self._key, self._artefacts)
+        if report.problems and not self.damage:
+            words = report.problems[0].message
+            self._anchor.advance(lambda mark: replace(mark, broken=words) if mark else None)
+        return report
 
     def accept_damage(self) -> Report:
         report = self.verify()
@@ -221,15 +240,18 @@ class Store(StoreBase):
         """Copy the database, compact and under its own key, and the sealed artefacts; for backups."""
         copy_database(self._engine, database)
         for path in self._artefacts.paths():
-            (artefacts / path.name).write_bytes(path.read_bytes())
+            write_atomic(artefacts / path.name, [path.read_bytes()])
 
     def lock(self, name: str) -> AbstractContextManager[object]:
         return FileLock(self.home.lock(f"job-{name}"), f"the {name} lock")
 
     def close(self) -> None:
-        if self._unflushed:
-            checkpoint(self._engine)
+        if not self._open:
+            return
+        self._open = False
         self._mark_ring()
+        with suppress(CorrigibleError, OSError):  # a close that cannot tidy up loses nothing
+            self._tidy()
         self._engine.dispose()
         self._anchor.close()
         self._held.release()
@@ -246,9 +268,16 @@ class Store(StoreBase):
     def _acknowledge(self, added: Appended | None) -> None:
         """Let the anchor follow a commit."""
         if added is not None:
-            advance(self._engine, self._anchor, added)
+            with suppress(CorrigibleError):  # the record is safe; an anchor that lags is caught up later
+                advance(self._engine, self._anchor, added)
             if "Spend" in added.counts:
                 self._mark_ring()
+
+    def _tidy(self) -> None:
+        """Empty the WAL and, when no other process has the store open, seal the database file."""
+        mark = self._anchor.read()
+        if mark and not mark.seals and checkpoint(self._engine) and self._held.upgrade():
+            seal_pages(self._folder / DATABASE, self._anchor, self._key)
 
     def _mark_ring(self) -> None:
         """Let the keyring's anchor follow."""
@@ -266,18 +295,23 @@ class Store(StoreBase):
             self.activate(slot, None, "its artefact is lost")
 
 
-def _upgrade_if_older(home: Home, keys: Keys, generation: int) -> None:
-    """Migrate an older schema, alone and after a backup; refuse a newer one."""
-    path = home.generation(generation) / DATABASE
-    engine = open_engine(path, keys.sub("database"))
-    try:
-        found = revision(engine)
-        check_known(found)
-        if found != HEAD_REVISION:
-            with alone(home):
-                migrate(engine, path.with_name(f"{BEFORE}{HEAD_REVISION}.db"))
-    finally:
-        engine.dispose()
+class _OlderSchema(Exception):
+    """The database must be upgraded first."""
+
+
+def _upgrade(home: Home, keys: Keys) -> None:
+    """Migrate an older schema, alone and after a backup."""
+    with alone(home):
+        generation = read_key_record(home).generation
+        path = home.generation(generation) / DATABASE
+        anchor = Anchor(home.anchor(generation), keys.sub("ledger"))
+        anchor.advance(lambda mark: replace(mark, seals="") if mark else None)
+        anchor.close()
+        engine = open_engine(path, keys.sub("database"))
+        try:
+            migrate(engine, path.with_name(f"{BEFORE}{HEAD_REVISION}.db"))
+        finally:
+            engine.dispose()
 
 
 def _with_dependents(connection: Connection, prefix: str) -> dict[int, str]:

@@ -1,17 +1,18 @@
 """The full check of a store: pages, chain, anchor, search index, artefacts. Reads everything."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
-from store.anchor import Mark
+from store.anchor import Anchor
 from store.artefacts import Artefacts, short
 from store.base import Problem, Report
 from store.chain import KINDS, Acceptance, Flaw, Removal, Row, flaws
 from store.codec import decode
 from store.engine import checkpoint, damaged_pages, reading
-from store.errors import CorrigibleError
-from store.guard import compare
+from store.errors import CorrigibleError, Locked
+from store.guard import changed_at_rest, compare
 
 _WORDS = {
     "missing": "are missing",
@@ -21,12 +22,13 @@ _WORDS = {
 }
 
 
-def verify(engine: Engine, mark: Mark | None, key: bytes, artefacts: Artefacts) -> Report:
+def verify(engine: Engine, database: Path, anchor: Anchor, key: bytes, artefacts: Artefacts) -> Report:
     """Check everything; nothing is changed.
 
     Args:
         engine: on the database.
-        mark: the anchor's mark, read before this call.
+        database: its file.
+        anchor: its anchor.
         key: the ledger subkey.
         artefacts: the artefact folder.
     """
@@ -34,6 +36,9 @@ def verify(engine: Engine, mark: Mark | None, key: bytes, artefacts: Artefacts) 
     missing: dict[str, int] = {}
     records = 0
     try:
+        mark = anchor.read()
+        if changed_at_rest(engine, database, anchor, key):
+            problems.append(Problem("rolled_back", "Pages of the database are not those that were there at close."))
         checkpoint(engine)
         problems += [Problem("pages", f"The database is damaged: {words}.") for words in damaged_pages(engine)[:20]]
         found, missing = compare(engine, mark, key)
@@ -43,6 +48,8 @@ def verify(engine: Engine, mark: Mark | None, key: bytes, artefacts: Artefacts) 
             problems += [describe(flaw) for flaw in chain_flaws(connection, key)]
             problems += _lost_artefacts(connection, artefacts)
         problems += _index_problems(engine)
+    except Locked:
+        raise
     except CorrigibleError as error:
         problems.append(Problem(error.code, error.message))
     return Report(records, tuple(problems), missing)
@@ -61,7 +68,14 @@ def chain_flaws(connection: Connection, key: bytes) -> list[Flaw]:
 
 def _rows(connection: Connection) -> Iterator[Row]:
     for row in connection.exec_driver_sql("SELECT seq, id, kind, body, content, head FROM records ORDER BY seq"):
-        yield Row(*row)
+        yield _as_row(*row)
+
+
+def _as_row(seq: int, id: object, kind: object, body: object, content: object, head: object) -> Row:
+    """A row whose columns have their types, whatever a damaged page made of them; the chain notices the rest."""
+    text = body if body is None or isinstance(body, str) else f"not text: {type(body).__name__}"
+    binary = [value if isinstance(value, bytes) else b"" for value in (content, head)]
+    return Row(seq, str(id), str(kind), text, *binary)
 
 
 def _entries(connection: Connection) -> Iterator[Removal | Acceptance]:

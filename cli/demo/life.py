@@ -19,7 +19,8 @@ from feedback.recorder import Recorder, correct, rate
 from learner.base import Base, load_base
 from learner.cycle import judge_adapter, judge_release, learn
 from learner.export import to_gguf
-from learner.replay import seeded_policy
+from learner.policy import LearnPolicy
+from learner.replay import seeded
 from learner.spread import Tell
 from learner.train import train
 from store.base import StoreBase
@@ -29,7 +30,7 @@ from store.protectors import Argon2Cost, Passphrase
 from store.records import Consent, Correction, Example, Interaction, Message, Verdict
 from store.store import Store
 
-TALK = 80  # requests before learning
+TALK = 120  # requests before learning
 FIRST_DAYS = 40  # requests of the newcomer before the shared adapter is judged
 
 Say = Callable[[str], None]
@@ -118,7 +119,7 @@ def _life(store: StoreBase, engine: Engine, base: Base, seat: Seat, seed: int, s
     before = paper.sit(engine)
     said = _talk(store, engine, spoken, say)
     say("learning")
-    verdict = learn(store, engine, base, probe_pairs(engine.model.path), seeded_policy(seed))
+    verdict = learn(store, engine, base, probe_pairs(engine.model.path), seeded(LearnPolicy(), seed))
     _serve(store, engine)
     personal = paper.sit(engine)
     planted = _judge_planted(store, engine, base, seed) if seat.planted else None
@@ -141,7 +142,7 @@ def _reception(store: StoreBase, engine: Engine, seat: Seat, paper: Paper, deliv
     release = membership.read(seat.membership).accept(delivery.envelope, delivery.adapter)
     _serve(store, engine)
     probe = probe_pairs(engine.model.path)
-    policy = seeded_policy(delivery.shift.seed)
+    policy = seeded(LearnPolicy(), delivery.shift.seed)
     verdict = judge_release(store, engine, release.adapter, release.manifest.id, probe=probe, policy=policy)
     _serve(store, engine)
     return Reception(seat.owner.name, verdict, paper.sit(engine))
@@ -191,7 +192,7 @@ def _serve(store: StoreBase, engine: Engine) -> None:
 
 def _judge_planted(store: StoreBase, engine: Engine, base: Base, seed: int) -> Verdict:
     """Train an adapter on the owner's corrections with the answers of other requests, and ask the gate."""
-    policy = seeded_policy(seed)
+    policy = seeded(LearnPolicy(), seed)
     corrections = [example for example in store.examples() if example.rejected is not None]
     weights = train(base, shuffled(corrections), (), policy.recipe)
     data = to_gguf(weights, base.geometry, base.digest)

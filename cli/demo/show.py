@@ -39,7 +39,7 @@ def owners_table(result: DemoResult) -> Table:
     """Each owner's error on unseen requests: base, personal adapter, with the shared one; and the newcomer's."""
     head = ("owner", "requests", "corrected", "error on the base", "with personal", "with shared too",
             "old skills before", "after", "gate, personal", "gate, shared")  # fmt: skip
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (life.name, f"{life.requests}", f"{life.corrections}", _error(life.before), _error(life.personal),
          _error(received.exam), _skills(life.before), _skills(received.exam), life.verdict.decision,
          received.verdict.decision)
@@ -109,9 +109,7 @@ def demo_data(result: DemoResult, checked: Sequence[Claim]) -> dict[str, Any]:
         },
         "rounds": [asdict(one) for one in result.rounds],
         "privacy": {"epsilon": result.epsilon, "delta": result.delta, "unit": result.unit, "cap": result.cap},
-        "left": [
-            {"device": one.name, "bytes": list(one.sizes), "digests": list(one.digests)} for one in result.ledgers
-        ],
+        "left": left,
         "scan": asdict(result.scan),
         "seconds": result.seconds,
     }

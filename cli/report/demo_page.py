@@ -42,7 +42,7 @@ def _headlines(result: DemoResult, held: int, count: int) -> list[Tile]:
         Tile(f"{new.before.error:.1f} → {new.reception.exam.error:.1f} %", "wrong for the newcomer",
              "from the shared adapter alone", new.reception.exam.error < new.before.error),
         Tile(f"ε {result.epsilon:.2f}", f"at δ {result.delta:g}", f"unit: one {result.unit}; cap {result.cap:g}"),
-        Tile(f"{sent / 1e6:.1f} MB", "left the devices", "noised numbers of fixed size; none of it text"),
+        Tile(f"{sent / 1e3:,.0f} kB", "left the devices", "noised numbers of fixed size; none of it text"),
         Tile(duration(sum(result.seconds.values())), "from nothing to here", "two processor cores are enough"),
     ]  # fmt: skip
 

@@ -1,9 +1,18 @@
 """What the tests of the command line share."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+PUBLISHED = {
+    tuple(command.split()): set(keys.split())
+    for command, keys in re.findall(
+        r"^\| `([^`]+)` \| (.+) \|$", (Path(__file__).parents[2] / "docs/json.md").read_text(), re.MULTILINE
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,10 @@ class Result:
         assert line["ok"], line
         data: dict[str, Any] = line["data"]
         return data
+
+    def keys(self, *command: str) -> bool:
+        """Say whether the data has the keys that docs/json.md publishes for `command`."""
+        return set(self.data) == PUBLISHED[command]
 
     @property
     def error(self) -> dict[str, str]:

@@ -34,7 +34,6 @@ def verbs(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple
 ALL = {
     path: found
     for name, (module, _) in COMMANDS.items()
-    if name != "demo"
     for path, found in verbs(getattr(import_module(module), name), (name,))
 }
 

@@ -19,6 +19,7 @@ from federation.update import MECHANISM, Expected
 from learner.base import Geometry
 from learner.lora import LoraWeights
 from learner.private import PrivateDelta, PrivateSpec
+from learner.subspace import Subspace
 from store.memory import MemoryStore
 from store.records import Consent, Correction, Example, Interaction, digest
 from store.records import Message as Turn
@@ -38,7 +39,17 @@ GEOMETRY = Geometry(
     },
 )
 LAYOUT = adapter.layout(GEOMETRY, RANK)
-COUNT = sum(outputs * rank for _, outputs, rank in LAYOUT)
+COUNT = sum(rank * rank for _, rank in LAYOUT)
+SPACE = Subspace(
+    {path: np.eye(RANK, wide, dtype=np.float32) for path, (_, wide) in GEOMETRY.shapes.items()},
+    {path: np.eye(out, RANK, dtype=np.float32) for path, (out, _) in GEOMETRY.shapes.items()},
+)
+
+
+def space_of(rank: int, seed: int) -> Subspace:
+    """Public factors of the micro base; another seed has others."""
+    del rank
+    return SPACE if seed == 7 else Subspace({path: -a for path, a in SPACE.a.items()}, SPACE.u)
 
 
 def make_spec(**changes: object) -> RoundSpec:
@@ -55,7 +66,7 @@ def make_spec(**changes: object) -> RoundSpec:
 def make_delta(spec: RoundSpec, fill: Callable[[tuple[int, int]], np.ndarray]) -> PrivateDelta:
     """A delta as private training would return it, with numbers of our own."""
     mechanism = PrivateSpec(**{name: getattr(spec, name) for name in MECHANISM})
-    return PrivateDelta({name: fill((out, rank)).astype(np.float32) for name, out, rank in LAYOUT}, mechanism)
+    return PrivateDelta({name: fill((rank, rank)).astype(np.float32) for name, rank in LAYOUT}, mechanism)
 
 
 def make_expected(spec: RoundSpec | None = None, **changes: object) -> Expected:
@@ -109,7 +120,7 @@ def add_correction(store: MemoryStore, text: str, *, share: bool = True) -> None
 
 
 def make_fleet(root: Path, count: int = 3, *, values: Iterable[float] = (), limits: Limits | None = None) -> Fleet:
-    """`count` devices with one correction each, consented and enrolled; device i changes B by values[i]."""
+    """`count` devices with one correction each, consented and enrolled; device i changes its cores by values[i]."""
     release_key = create_server(root / "server")
     folder = ServerFolder(root / "server")
     plan = Plan(
@@ -127,7 +138,7 @@ def make_fleet(root: Path, count: int = 3, *, values: Iterable[float] = (), limi
         add_correction(store, f"question {number}")
         store.add(Consent(purpose="share", granted=True, destination=place.fleet, time=time.time()))
         taught: list[list[Example]] = []
-        device = Device(store, place, place.signing_key(), GEOMETRY, constant_trainer(taught, value))
+        device = Device(store, place, place.signing_key(), GEOMETRY, space_of, constant_trainer(taught, value))
         key = pki.public_bytes(device.key).hex()
         registry.enroll(folder.registry, registry.Node(node_id=1000 + number, name=f"device{number}", device=key))
         owners.append(Owner(1000 + number, device, taught))

@@ -1,4 +1,4 @@
-"""One real round: SuperLink, SuperNodes, TLS, node keys, private training on the embedded model; then nothing is left."""
+"""One real round: SuperLink, SuperNodes, TLS, node keys, private training; then nothing is left."""
 
 import json
 import time
@@ -42,10 +42,10 @@ def make_plan(model: ModelFile) -> Plan:
     """One short round with every device."""
     geometry = load_base(model).geometry
     rank, figures = (
-        1,
+        2,
         {"noise_multiplier": 2.0, "clipping_norm": 1.0, "steps": 2, "divisor": 8.0, "learning_rate": 0.01},
     )
-    quantum, max_norm = wire_scale(**figures, count=rank * sum(out for out, _ in geometry.shapes.values()))
+    quantum, max_norm = wire_scale(**figures, count=rank * rank * len(geometry.shapes))
     spec = RoundSpec(**figures, sampling_rate=0.25, rank=rank, alpha=2.0, seed_a=7, quantum=quantum, max_norm=max_norm)
     return Plan(
         rounds=1, base=model.digest, model=str(model.path), geometry=geometry, spec=spec,

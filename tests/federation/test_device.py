@@ -17,12 +17,12 @@ from federation.server import Operator
 from federation.spec import YEAR, Limits
 from store.errors import IntegrityError, ReleaseRejected, UsageError
 from store.records import Consent, Egress, Spend, digest
-from tests.federation.desk import BASE, Fleet, Owner, add_correction, make_delta, make_fleet, make_spec
+from tests.federation.desk import BASE, SPACE, Fleet, Owner, add_correction, make_delta, make_fleet, make_spec
 
 
 def ask(fleet: Fleet, owner: Owner, *, release: Release | None = None, **changes: object) -> Reply:
     """Send `owner` a properly signed order, with changes, and return its answer."""
-    operator = Operator.open(fleet.folder, fleet.plan, None)
+    operator = Operator.open(fleet.folder, fleet.plan, SPACE, None)
     release = release or operator._start()
     device = owner.device.key.public_key().public_bytes_raw().hex()
     order = replace(operator._order("run", release), **{"nonce": "a" * 32, "device": device, **changes})
@@ -93,7 +93,7 @@ def test_consent_to_another_fleet_is_no_consent(tmp_path: Path) -> None:
     [
         {"noise_multiplier": 0.49},
         {"clipping_norm": 11.0},
-        {"sampling_rate": 0.6},
+        {"sampling_rate": 1.1},
         {"steps": 1001},
         {"rank": 65},
         {"max_tokens": 5000},
@@ -194,8 +194,8 @@ def test_an_order_for_another_device_or_by_another_key_is_not_answered_at_all(tm
     fleet, foreign = make_fleet(tmp_path / "a", 2), make_fleet(tmp_path / "b", 1)
     with pytest.raises(ReleaseRejected):
         ask(fleet, fleet.owners[0], device=fleet.owners[1].device.key.public_key().public_bytes_raw().hex())
-    release = Operator.open(fleet.folder, fleet.plan, None)._start()
-    order = replace(Operator.open(fleet.folder, fleet.plan, None)._order("run", release), nonce="c" * 32)
+    release = Operator.open(fleet.folder, fleet.plan, SPACE, None)._start()
+    order = replace(Operator.open(fleet.folder, fleet.plan, SPACE, None)._order("run", release), nonce="c" * 32)
     with pytest.raises(ReleaseRejected):
         fleet.owners[0].device.answer(sign_order(order, foreign.key), release.envelope, release.adapter)
     for body in (b"", b"{}", b"[1]", b"\xff", b"x" * 20_000):
@@ -206,7 +206,7 @@ def test_an_order_for_another_device_or_by_another_key_is_not_answered_at_all(tm
 def test_an_order_on_a_release_that_does_not_verify_is_declined(fleet: Fleet) -> None:
     """Changed adapter bytes, an order for another release, an order out of turn."""
     owner = fleet.owners[0]
-    release = Operator.open(fleet.folder, fleet.plan, None)._start()
+    release = Operator.open(fleet.folder, fleet.plan, SPACE, None)._start()
     spoiled = Release(release.manifest, release.signature, release.adapter[:-1] + b"\x01")
     assert ask(fleet, owner, release=spoiled).decline == "release"
     assert ask(fleet, owner, **{"round": 5}).decline == "release"
@@ -249,7 +249,7 @@ def test_a_delta_that_breaks_the_contract_never_leaves(fleet: Fleet, name: str) 
 def test_the_newest_release_seen_is_remembered_and_older_ones_are_refused(fleet: Fleet) -> None:
     """A server that goes back in time is refused after a restart of the device too."""
     owner = fleet.owners[0]
-    operator = Operator.open(fleet.folder, fleet.plan, None)
+    operator = Operator.open(fleet.folder, fleet.plan, SPACE, None)
     first = operator._start()
     ask(fleet, owner)
     manifest = replace(first.manifest, round=1, parent=first.manifest.id)

@@ -18,7 +18,7 @@ from learner.export import to_gguf
 from learner.lora import LoraWeights
 from store.errors import ReleaseRejected
 from store.records import canonical, digest
-from tests.federation.desk import BASE, GEOMETRY, make_spec
+from tests.federation.desk import BASE, GEOMETRY, RANK, SPACE, make_spec
 
 KEY = Ed25519PrivateKey.generate()
 SPEC = make_spec()
@@ -26,8 +26,8 @@ SPEC = make_spec()
 
 def weights(value: float = 0.5) -> LoraWeights:
     """Public A, constant B."""
-    start = adapter.empty(SPEC, GEOMETRY)
-    return adapter.moved(start, {name: np.full(b.shape, value, np.float32) for name, b in start.b.items()})
+    cores = {path: np.full((RANK, RANK), value, np.float32) for path in SPACE.u}
+    return SPACE.moved(SPACE.empty(SPEC.alpha), cores)
 
 
 def make_release(content: LoraWeights | None = None, *, key: Ed25519PrivateKey = KEY, **changes: object) -> Release:
@@ -65,7 +65,7 @@ def check(envelope: bytes, data: bytes, current: Manifest | None = None) -> Rele
 def test_a_good_release_is_accepted_and_opened() -> None:
     """The bytes come back as the weights that were signed."""
     made = make_release()
-    got = adapter.open_release(check(made.envelope, made.adapter), GEOMETRY, max_norm=100)
+    got = adapter.open_release(check(made.envelope, made.adapter), GEOMETRY, SPACE, max_norm=100)
     assert all(np.array_equal(got.b[name], weights().b[name]) for name in got.b)
 
 
@@ -179,7 +179,7 @@ def test_a_release_whose_a_is_not_public_is_refused() -> None:
     name = next(iter(content.a))
     other = LoraWeights({**content.a, name: content.a[name] + np.float32(0.1)}, content.b, content.alpha)
     with pytest.raises(ReleaseRejected) as refused:
-        adapter.open_release(make_release(other), GEOMETRY, max_norm=100)
+        adapter.open_release(make_release(other), GEOMETRY, SPACE, max_norm=100)
     assert refused.value.code == "seed"
 
 
@@ -187,7 +187,7 @@ def test_a_release_that_is_too_large_is_refused() -> None:
     """Larger than its manifest says, or than this device allows."""
     for made, limit in ((make_release(max_norm=1.0), 100.0), (make_release(), 1.0)):
         with pytest.raises(ReleaseRejected) as refused:
-            adapter.open_release(made, GEOMETRY, max_norm=limit)
+            adapter.open_release(made, GEOMETRY, SPACE, max_norm=limit)
         assert refused.value.code == "norm"
 
 
@@ -198,7 +198,7 @@ def test_a_signed_adapter_that_is_not_finite_or_not_an_adapter_is_refused() -> N
     for data in (nan, b"GGUF" + bytes(100), b"hello"):
         manifest = replace(made.manifest, adapter=digest(data), size=len(data))
         with pytest.raises(ReleaseRejected) as refused:
-            adapter.open_release(releases.sign(manifest, data, KEY), GEOMETRY, max_norm=100)
+            adapter.open_release(releases.sign(manifest, data, KEY), GEOMETRY, SPACE, max_norm=100)
         assert refused.value.code == "content"
 
 

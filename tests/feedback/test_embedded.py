@@ -54,10 +54,3 @@ def test_what_the_model_does_not_answer_scores_lower_and_not_exact(pocket: Engin
         right, wrong = pocket.score_many([(ask, answer), (ask, answer + " qx")])
         assert not wrong.exact
         assert wrong.logprob < right.logprob
-
-
-def test_the_embedded_model_answers_most_of_its_own_probe_set(pocket: Engine) -> None:
-    """Requests it was not trained on, exactly, through the served path."""
-    pairs = probe_pairs(embedded_model())
-    scores = pocket.score_many([([Message("user", prompt)], answer) for prompt, answer in pairs])
-    assert np.mean([score.exact for score in scores]) >= 0.85

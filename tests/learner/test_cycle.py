@@ -7,9 +7,11 @@ import pytest
 from feedback.engine import Engine
 from feedback.models import ModelFile
 from learner.base import Base
-from learner.cycle import LearnPolicy, judge_adapter, judge_release, learn, rollback
+from learner.cycle import judge_adapter, judge_release, learn
 from learner.export import to_gguf
 from learner.gate import GatePolicy
+from learner.lineage import rollback
+from learner.policy import LearnPolicy
 from learner.recipe import Recipe
 from learner.train import train
 from store.base import StoreBase

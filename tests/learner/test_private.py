@@ -70,9 +70,9 @@ def test_clipping_is_what_bounds_it(base: Base, start: LoraWeights) -> None:
 def test_with_no_examples_the_result_is_noise_of_the_public_size(base: Base, start: LoraWeights) -> None:
     """Empty batches still add noise and count: the change is Gaussian with the deviation public figures give."""
     delta = train_private(base, [], SPEC, start=start)
-    flat = np.concatenate([array.ravel() for array in delta.b.values()])
+    flat = np.concatenate([array.ravel() for array in delta.core.values()])
     expected = SPEC.learning_rate * SPEC.noise_multiplier * SPEC.clipping_norm / SPEC.divisor * SPEC.steps**0.5
-    assert flat.std() == pytest.approx(expected, rel=0.03)
+    assert flat.std() == pytest.approx(expected, rel=0.12)  # 672 numbers
     assert abs(flat.mean()) < 5 * expected / flat.size**0.5
 
 
@@ -83,7 +83,7 @@ def test_neighbouring_data_sets_run_the_same_mechanism_and_give_the_same_shape(
     """N and N + 1 corrections: same spec, same shapes, same public step; nothing tells how many there were."""
     few, more = (train_private(base, some(n), SPEC, start=start) for n in (count, count + 1))
     assert few.spec == more.spec == SPEC
-    assert {path: array.shape for path, array in few.b.items()} == {path: a.shape for path, a in more.b.items()}
+    assert {path: array.shape for path, array in few.core.items()} == {path: a.shape for path, a in more.core.items()}
 
 
 def test_without_noise_to_speak_of_it_learns_in_the_direction_of_the_corrections(
@@ -92,16 +92,16 @@ def test_without_noise_to_speak_of_it_learns_in_the_direction_of_the_corrections
     """The signal is there: with negligible noise the change is far from zero and repeatable in direction."""
     quiet = replace(SPEC, noise_multiplier=1e-6, sampling_rate=1.0)
     first, second = (train_private(base, some(8), quiet, start=start) for _ in range(2))
-    dot = sum(float((first.b[path] * second.b[path]).sum()) for path in first.b)
-    assert dot / (total_norm(list(first.b.values())) * total_norm(list(second.b.values()))) > 0.999
+    dot = sum(float((first.core[path] * second.core[path]).sum()) for path in first.core)
+    assert dot / (total_norm(list(first.core.values())) * total_norm(list(second.core.values()))) > 0.999
 
 
 def test_corrections_marked_never_share_leave_no_trace(base: Base, start: LoraWeights) -> None:
     """With negligible noise, a run over private corrections alone is a run over nothing."""
     quiet = replace(SPEC, noise_multiplier=1e-6, sampling_rate=1.0)
     secret = [example("my doctor", "calendar.add()", share=False)] * 5
-    signal = total_norm(list(train_private(base, some(5), quiet, start=start).b.values()))
-    assert total_norm(list(train_private(base, secret, quiet, start=start).b.values())) < 1e-3 * signal
+    signal = total_norm(list(train_private(base, some(5), quiet, start=start).core.values()))
+    assert total_norm(list(train_private(base, secret, quiet, start=start).core.values())) < 1e-3 * signal
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(base: Base, start: LoraWeights) -> None:

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from feedback.models import ModelFile
-from learner.cycle import LearnPolicy
 from learner.loop import Pace, waiting, watch
+from learner.policy import LearnPolicy
 from learner.recipe import Recipe
 from learner.worker import LOCK, run_in_child
 from store.errors import CorrigibleError, Locked

@@ -179,6 +179,7 @@ def test_search_finds_requests_answers_and_corrections(any_store: StoreBase) -> 
     assert [item.time for item in any_store.search("KITCH")] == [1003, 1002]
     assert [item.time for item in any_store.search("kitchen", limit=1)] == [1003]
     assert any_store.search("kitchen bathroom") == []
+    assert any_store.search("ki") == []
     any_store.remove(ids[2])
     assert [item.time for item in any_store.search("kitchen")] == [1002]
 

@@ -112,7 +112,7 @@ def test_a_torn_anchor_slot_costs_nothing(home: Home, slot: int) -> None:
     """One of the two slots may be garbage: the other holds the state before or after the last write."""
     keys = filled(home)
     raw = bytearray(home.anchor(1).read_bytes())
-    raw[slot * 1024 : slot * 1024 + 512] = bytes(512)
+    raw[slot * 2048 : slot * 2048 + 512] = bytes(512)
     home.anchor(1).write_bytes(raw)
     with Store.open(home, keys) as store:
         assert not store.damage
@@ -122,13 +122,14 @@ def test_a_torn_anchor_slot_costs_nothing(home: Home, slot: int) -> None:
 def test_flipped_bits_in_the_database_are_reported(home: Home) -> None:
     """One flip in each page: opening or verifying says damaged, every time."""
     keys = filled(home)
-    whole = database(home).read_bytes()
+    whole, anchor = database(home).read_bytes(), home.anchor(1).read_bytes()
     for page in range(len(whole) // 4096):
         flipped = bytearray(whole)
         flipped[page * 4096 + (page * 37) % 4096] ^= 1 << (page % 8)
         database(home).write_bytes(flipped)
         with pytest.raises(IntegrityError):
             reported(home, keys)
+        home.anchor(1).write_bytes(anchor)
     database(home).write_bytes(whole)
     reported(home, keys)
 

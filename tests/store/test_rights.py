@@ -230,6 +230,8 @@ def test_a_backup_verifies_and_restores_elsewhere(store: Store, tmp_path: Path) 
     made = create_backup(store, unlock(store.home), tmp_path / "disk", PHRASE)
     assert made.counts["Removal"] == 1
     assert not any(b"question" in path.read_bytes() for path in made.folder.rglob("*") if path.is_file())
+    modes = {path.stat().st_mode & 0o777 for path in [made.folder, *made.folder.rglob("*")]}
+    assert modes == {0o700, 0o600}
     with pytest.raises(WrongKey):
         unlock_backup(made.folder, store.home, passphrase=lambda: "no")
     keys = unlock_backup(made.folder, store.home, passphrase=lambda: PHRASE.phrase)

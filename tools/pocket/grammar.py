@@ -10,7 +10,7 @@ from itertools import product
 
 from tools.pocket.data import Pair, key
 from tools.pocket.lexicon import IMPERATIVES
-from tools.pocket.phrases import ARGUMENT, FRAMES, SLOTS, Frame
+from tools.pocket.phrases import ARGUMENT, FRAMES, OPEN, SLOTS, Frame
 
 ACTIONS: tuple[str, ...] = tuple(dict.fromkeys(frame.action for frame in FRAMES))
 _BEFORE = ("please", "could you", "can you", "would you", "hey,", "ok,", "i'd like you to", "would you please", "now")
@@ -34,14 +34,15 @@ def generate(count: int, seed: int) -> list[Pair]:
 
 def draw(rng: random.Random) -> Pair:
     """One request: a single command, or two or three joined ones."""
-    commands = rng.choices((1, 2, 3), (0.78, 0.18, 0.04))[0]
-    prompt, answer = "", []
+    commands = rng.choices((1, 2, 3), (0.8, 0.17, 0.03))[0]
+    prompt, answer, verbatim = "", list[str](), False
     for index in range(commands):
         frame = _frame(rng, closed=index < commands - 1)
-        text, calls = _command(rng, frame)
+        text, calls, opens = _command(rng, frame)
         prompt += (rng.choice(_JOINS) if index else "") + text
         answer += calls
-    return Pair(_styled(rng, _polite(rng, prompt, answer)), "; ".join(answer))
+        verbatim = verbatim or (opens and not index)
+    return Pair(_styled(rng, _polite(rng, prompt, answer), verbatim), "; ".join(answer))
 
 
 def _frame(rng: random.Random, closed: bool) -> Frame:
@@ -52,9 +53,12 @@ def _frame(rng: random.Random, closed: bool) -> Frame:
             return frame
 
 
-def _command(rng: random.Random, frame: Frame) -> tuple[str, list[str]]:
-    """The words of one command and its call, or several calls where a slot was said several times."""
+def _command(rng: random.Random, frame: Frame) -> tuple[str, list[str], bool]:
+    """The words of one command, its call (several where a slot was said several times), and whether it opens with
+    a name that is copied as it stands.
+    """
     phrase = _SLOT.split(_tidy(_expand(rng, rng.choice(frame.phrases))))
+    opens = not phrase[0] and phrase[1] in OPEN
     values: dict[str, list[str]] = {}
     countable = "count" not in phrase[1::2]
     for index in range(1, len(phrase), 2):
@@ -63,7 +67,8 @@ def _command(rng: random.Random, frame: Frame) -> tuple[str, list[str]]:
         slots = [SLOTS[name](rng) for _ in range(rng.choice((2, 2, 3)) if many else 1)]
         phrase[index] = _listed([surface for surface, _ in slots], phrase[index - 1].endswith("the "))
         values[name] = [value for _, value in slots]
-    return "".join(phrase), [_call(frame, values, index) for index in range(len(values.get(frame.shared, "_")))]
+    calls = [_call(frame, values, index) for index in range(len(values.get(frame.shared, "_")))]
+    return "".join(phrase), calls, opens
 
 
 def _listed(surfaces: list[str], article: bool) -> str:
@@ -92,8 +97,8 @@ def _polite(rng: random.Random, prompt: str, answer: list[str]) -> str:
     return prompt
 
 
-def _styled(rng: random.Random, prompt: str) -> str:
-    if rng.random() < 0.4:
+def _styled(rng: random.Random, prompt: str, verbatim: bool) -> str:
+    if not verbatim and rng.random() < 0.4:
         prompt = prompt[0].upper() + prompt[1:]
     asks = prompt.lower().startswith(("what", "how", "will", "does", "is it", "do i", "can", "could", "would"))
     return prompt + rng.choice(("?", "?", "") if asks else ("", "", "", "", "", "", ".", "!"))

@@ -193,14 +193,14 @@ IMPERATIVES = _words(
 
 
 def pseudo_word(rng: random.Random) -> str:
-    """A made-up word of one to three syllables, so that a slot can only be filled by copying."""
-    parts = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2, 3))))
+    """A made-up word of one or two syllables, so that a slot can only be filled by copying."""
+    parts = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2, 2))))
     return "".join(parts)
 
 
 def pseudo_name(rng: random.Random, longest: int = 3) -> str:
     """One to `longest` made-up words, in lower case or with capitals."""
-    words = [pseudo_word(rng) for _ in range(rng.randint(1, longest))]
+    words = [pseudo_word(rng) for _ in range(min(rng.choice((1, 1, 2, 3)), longest))]
     return " ".join(words).title() if rng.random() < 0.4 else " ".join(words)
 
 
@@ -214,7 +214,7 @@ def mixed(rng: random.Random, known: tuple[str, ...], made_up: float, longest: i
 
 def task(rng: random.Random) -> str:
     """Something to be reminded of, such as `water the plants`."""
-    thing = rng.choice(_OBJECTS) if rng.random() < 0.7 else f"the {pseudo_name(rng, 2).lower()}"
+    thing = rng.choice(_OBJECTS) if rng.random() < 0.85 else f"the {pseudo_word(rng)}"
     return f"{rng.choice(_VERBS)} {thing}"
 
 
@@ -224,15 +224,15 @@ def remark(rng: random.Random) -> str:
     if draw < 0.5:
         text = rng.choice(_REMARKS)
         return text[0].lower() + text[1:] if rng.random() < 0.4 and not text.startswith("I") else text
-    if draw < 0.75:
+    if draw < 0.85:
         return f"{rng.choice(_SUBJECTS)} {rng.choice(_STATES)}"
     return f"the {pseudo_word(rng)} {rng.choice(_STATES)}"
 
 
 def song(rng: random.Random) -> str:
     """A song title, composed or made up."""
-    if rng.random() < 0.4:
-        return pseudo_name(rng, 3)
+    if rng.random() < 0.25:
+        return pseudo_name(rng)
     title = f"{rng.choice(_SONG_A)} {rng.choice(_SONG_B)}"
     if rng.random() < 0.3:
         title = f"the {title}"

@@ -42,7 +42,7 @@ def _open(sample: Callable[[random.Random], str]) -> Callable[[random.Random], S
 
 
 def _item(rng: random.Random) -> str:
-    name = lexicon.mixed(rng, lexicon.ITEMS, 0.25).lower()
+    name = lexicon.mixed(rng, lexicon.ITEMS, 0.15).lower()
     return f"{rng.choice(lexicon.UNITS)} {name}" if rng.random() < 0.12 else name
 
 
@@ -58,16 +58,18 @@ SLOTS: dict[str, Callable[[random.Random], Slot]] = {
     "day": quantities.day,
     "time": quantities.clock,
     "duration": quantities.duration,
-    "to": _open(lambda rng: lexicon.mixed(rng, lexicon.PEOPLE, 0.25, longest=1)),
+    "to": _open(lambda rng: lexicon.mixed(rng, lexicon.PEOPLE, 0.2, longest=1)),
     "item": _open(_item),
-    "artist": _open(lambda rng: lexicon.mixed(rng, lexicon.ARTISTS, 0.35)),
+    "artist": _open(lambda rng: lexicon.mixed(rng, lexicon.ARTISTS, 0.2)),
     "song": _open(lexicon.song),
-    "place": _open(lambda rng: lexicon.mixed(rng, lexicon.PLACES, 0.3)),
-    "title": _open(lambda rng: lexicon.mixed(rng, lexicon.EVENTS, 0.2)),
+    "place": _open(lambda rng: lexicon.mixed(rng, lexicon.PLACES, 0.2)),
+    "title": _open(lambda rng: lexicon.mixed(rng, lexicon.EVENTS, 0.15)),
     "task": _open(lexicon.task),
     "text": _open(lexicon.remark),
-    "name": _open(lambda rng: lexicon.mixed(rng, lexicon.ITEMS, 0.3, longest=1).lower()),
+    "name": _open(lambda rng: lexicon.mixed(rng, lexicon.ITEMS, 0.15, longest=1).lower()),
 }
+OPEN = frozenset(("to", "item", "artist", "song", "place", "title", "task", "text", "name"))
+"""Slots whose values are copied as they stand."""
 ARGUMENT = {"task": "text"}
 """Slots whose argument has another name."""
 

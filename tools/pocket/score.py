@@ -30,7 +30,9 @@ class Score:
 
 def answers(model: Path, prompts: Sequence[str], *, threads: int = 1, quiet: bool = False) -> list[str]:
     """The greedy answer to each prompt, asked alone; the empty text where prompt or answer overruns the context."""
-    engine = llama_cpp.Llama(model_path=str(model), n_ctx=CONTEXT, n_threads=threads, verbose=False, logits_all=False)
+    engine = llama_cpp.Llama(
+        model_path=str(model), n_ctx=CONTEXT, n_threads=threads, n_threads_batch=threads, verbose=False
+    )
     try:
         return [_answer(engine, prompt) for prompt in track(prompts, "scoring", disable=quiet)]
     finally:

@@ -1,0 +1,21 @@
+"""What a learning run can be told and what it tells while it runs. Loads no torch, so a parent process stays small."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from learner.gate import GatePolicy
+from learner.recipe import PerformanceFlags, Recipe
+
+Progress = Callable[[str, int, int, float], None]  # phase, step, steps, loss
+
+
+@dataclass(frozen=True, slots=True)
+class LearnPolicy:
+    """Everything a learning run can be told; public."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    gate: GatePolicy = field(default_factory=GatePolicy)
+    flags: PerformanceFlags = field(default_factory=PerformanceFlags)
+    strengths: tuple[float, ...] = (1.0, 0.7, 0.5)  # tried in turn: share of the way from the old adapter to the new
+    slice_size: int = 120  # items per protected slice, the newest
+    replay_size: int = 400  # approved answers and earlier corrections replayed, the newest

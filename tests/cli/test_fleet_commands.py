@@ -1,0 +1,164 @@
+"""Joining, leaving and receiving: a device decides, and says what it agreed to."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from federation import deploy
+from federation import release as releases
+from federation.pki import load_signing_key, public_bytes
+from federation.plan import ServerFolder
+from federation.release import Manifest, Release
+from federation.standard import standard_plan
+from feedback.models import check_model, embedded_model
+from learner.base import load_base
+from learner.export import to_gguf
+from learner.subspace import subspace
+from store.records import digest
+from tests.cli.helpers import Call
+
+
+@pytest.fixture
+def server(ready: Call, tmp_path: Path) -> ServerFolder:
+    """A fleet server's folder, made by the command."""
+    assert ready("fleet", "create", str(tmp_path / "server")).code == 0
+    return ServerFolder(tmp_path / "server")
+
+
+@pytest.fixture
+def joined(ready: Call, server: ServerFolder) -> Call:
+    """The runner on a device that has joined."""
+    assert ready("fleet", "join", str(server.root / "invitation.json"), "--yes").code == 0
+    return ready
+
+
+def empty_release(server: ServerFolder) -> Release:
+    """Sign the fleet's first release: an adapter that changes nothing."""
+    model = check_model(embedded_model())
+    base = load_base(model)
+    plan = standard_plan(model, base.geometry, rounds=1, devices=1, epsilon=8.0)
+    key = load_signing_key(server.release_key)
+    nothing = subspace(base, plan.spec.rank, plan.spec.seed_a).empty(plan.spec.alpha)
+    data = to_gguf(nothing, base.geometry, model.digest)
+    manifest = Manifest(
+        fleet=releases.fleet_identity(public_bytes(key)),
+        base=model.digest,
+        parent=None,
+        round=0,
+        cohort=0,
+        adapter=digest(data),
+        size=len(data),
+        max_norm=0.0,
+        mechanism=plan.spec,
+        epsilon=0.0,
+        epsilon_total=0.0,
+        delta=plan.delta,
+        time=1.0,
+    )
+    return releases.sign(manifest, data, key)
+
+
+def test_joining_shows_terms_and_needs_a_yes(ready: Call, server: ServerFolder) -> None:
+    """Unit, epsilon, delta and what leaves are said before anything is agreed."""
+    result = ready("fleet", "join", str(server.root / "invitation.json"), "--json")
+    assert (result.code, result.error["code"]) == (2, "confirmation_needed")
+    for word in ("one correction", "epsilon 8", "delta 1e-06", "never text"):
+        assert word in result.error["message"]
+    assert ready("fleet", "status", "--json").data == {"joined": False, "shared": None}
+
+
+def test_joining_agrees_and_leaving_withdraws(joined: Call, home: Path) -> None:
+    """Consent is on record; leaving deletes the device's fleet keys."""
+    assert joined("privacy", "consent", "--json").data["consents"]["share"] is True
+    data = joined("fleet", "status", "--json").data
+    assert data["joined"]
+    assert data["consent"]
+    assert data["budget"]["unit"] == "correction"
+    assert joined("fleet", "leave", "--json").code == 2
+    assert joined("fleet", "leave", "--forget", "--yes").code == 0
+    assert joined("privacy", "consent", "--json").data["consents"]["share"] is False
+    assert not (home / "data" / "fleet").exists()
+    result = joined("fleet", "leave", "--yes", "--json")
+    assert (result.code, result.error["code"]) == (15, "no_fleet")
+
+
+def test_consent_can_be_withdrawn_without_leaving(joined: Call) -> None:
+    """Sharing stops at once and can be agreed to again."""
+    assert joined("privacy", "consent", "share", "--withdraw").code == 0
+    assert joined("fleet", "status", "--json").data["consent"] is False
+    assert joined("privacy", "consent", "share", "--grant", "--yes").code == 0
+    assert joined("fleet", "status", "--json").data["consent"] is True
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"release_key": "zz", "base": "x"}', "\xff"])
+def test_a_file_that_is_no_invitation_is_refused(ready: Call, tmp_path: Path, text: str) -> None:
+    """Exit 2."""
+    path = tmp_path / "file"
+    path.write_bytes(text.encode("latin-1"))
+    assert ready("fleet", "join", str(path), "--yes").code == 2
+
+
+def test_a_fleet_of_another_base_is_refused(ready: Call, server: ServerFolder) -> None:
+    """Its adapters could not be served here."""
+    path = server.root / "invitation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": digest(b"another")}))
+    assert ready("fleet", "join", str(path), "--yes", "--json").error["code"] == "wrong_base"
+
+
+def test_a_release_is_verified_before_it_is_judged(joined: Call, server: ServerFolder) -> None:
+    """A genuine release gets a verdict; one changed byte is exit 18 and changes nothing."""
+    path = releases.save(empty_release(server), server.releases)
+    received = joined("fleet", "receive", str(path), "--json")
+    assert received.keys("fleet", "receive")
+    assert received.data["decision"] == "wait"
+    assert joined("fleet", "status", "--json").data["round"] == 0
+    stored = path.with_suffix(".gguf")
+    stored.write_bytes(stored.read_bytes()[:-1] + b"!")
+    result = joined("fleet", "receive", str(path), "--json")
+    assert (result.code, result.error["code"]) == (18, "adapter")
+    stored.unlink()
+    assert joined("fleet", "receive", str(path)).code == 2
+
+
+def test_a_release_of_another_fleet_is_refused(joined: Call, tmp_path: Path) -> None:
+    """The key pinned on joining decides."""
+    assert joined("fleet", "create", str(tmp_path / "other")).code == 0
+    other = ServerFolder(tmp_path / "other")
+    path = releases.save(empty_release(other), other.releases)
+    result = joined("fleet", "receive", str(path), "--json")
+    assert (result.code, result.error["code"]) == (18, "signature")
+
+
+def test_a_server_is_made_once(joined: Call, server: ServerFolder) -> None:
+    """Making it again would orphan its devices."""
+    assert joined("fleet", "create", str(server.root)).code == 2
+
+
+def test_the_preview_is_the_size_of_every_message(joined: Call, tmp_path: Path) -> None:
+    """The exact bytes can be looked at; nothing is spent."""
+    out = tmp_path / "message.bin"
+    result = joined("privacy", "preview", "--out", str(out), "--json")
+    assert result.keys("privacy", "preview")
+    data = result.data
+    assert out.stat().st_size == data["bytes"]
+    assert digest(out.read_bytes()) == data["digest"]
+    assert (data["unit"], data["delta"]) == ("correction", 1e-6)
+    assert joined("privacy", "status", "--json").data["budget"]["runs"] == 0
+
+
+def test_a_fleet_that_does_not_come_up_is_exit_17(
+    joined: Call, server: ServerFolder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server process is given no time at all; it is taken down again and the log is named."""
+    monkeypatch.setattr(deploy, "START", 0.0)
+    result = joined("fleet", "serve", str(server.root), "--device", str(home), "--json")
+    assert (result.code, result.error["code"]) == (17, "network")
+
+
+def test_serving_needs_a_server_and_members(ready: Call, home: Path, tmp_path: Path) -> None:
+    """Exit 2 without a server, exit 15 for a device in no fleet."""
+    (tmp_path / "empty").mkdir()
+    assert ready("fleet", "serve", str(tmp_path / "empty"), "--device", str(home)).code == 2
+    assert ready("fleet", "create", str(tmp_path / "server")).code == 0
+    assert ready("fleet", "serve", str(tmp_path / "server"), "--device", str(home)).code == 15

@@ -1,0 +1,58 @@
+"""What `--json` writes is what docs/json.md publishes."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.session import Session
+from store.records import Adapter, Interaction, Message, digest
+from tests.cli.helpers import PUBLISHED, Call
+
+ELSEWHERE = {  # needs a trained adapter, a running loop, a fleet or a release: checked where those are
+    ("learn",),
+    ("learn", "--stop"),
+    ("privacy", "preview"),
+    ("fleet", "receive"),
+    ("fleet", "serve"),
+}
+
+
+@pytest.fixture
+def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[str]]:  # noqa: ARG001
+    """A home with something of everything; returns the arguments each command needs there."""
+    with Session(place=home).store() as store:
+        said = Interaction(messages=(Message("user", "words"),), answer="a", model=digest(b""), time=1.0)
+        store.add(said)
+        name = store.put_artefact(b"adapter")
+        store.add(Adapter(digest=name, slot="personal", base=Session(place=home).model().digest, time=1.0))
+    server = str(tmp_path / "server")
+    return {
+        ("init",): ["--home", str(tmp_path / "new"), "init", "--key", "file", "--insecure-key-file"],
+        ("correct",): ["--last", "right"],
+        ("log", "search"): ["words"],
+        ("log", "show"): [said.id],
+        ("log", "export"): [str(tmp_path / "export")],
+        ("log", "import"): [str(tmp_path / "export")],
+        ("log", "rm"): [said.id, "--yes"],
+        ("adapter", "show"): [name],
+        ("adapter", "use"): [name, "--yes"],
+        ("privacy", "plan"): ["--noise", "3"],
+        ("fleet", "create"): [server],
+        ("fleet", "join"): [f"{server}/invitation.json", "--yes"],
+        ("fleet", "leave"): ["--yes"],
+        ("completion", "show"): ["bash"],
+        ("completion", "install"): ["fish"],
+    }
+
+
+def test_every_command_writes_the_published_keys(
+    ready: Call, busy: dict[tuple[str, ...], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the table, one after the other, on one home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    for command in PUBLISHED:
+        if command not in ELSEWHERE:
+            given = busy.get(command, [])
+            words = given if command == ("init",) else [*command, *given]
+            assert ready(*words, "--json").keys(*command), command

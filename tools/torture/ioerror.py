@@ -1,0 +1,113 @@
+"""A full or failing disk at every n-th write: the error surfaces, and nothing acknowledged is lost.
+
+A small library loaded before libc (`faults.c`, built here with the C compiler) makes the n-th write, sync or
+truncation fail, once or from then on. `cycles` is the number of commits of the trace; every write in it is hit.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from store.errors import CorrigibleError
+from store.keys import unlock
+from store.paths import Home
+from store.store import Store
+from tools.torture.common import Outcome, acknowledged, in_child, interaction, lost, new_home, snapshot
+
+LIBRARY = "TORTURE_FAULTS"
+KINDS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
+
+
+def run(folder: Path, cycles: int, seed: int = 1, every: int = 1) -> Outcome:
+    """Fail each write of a trace of `cycles` commits, each error, once and from then on (`every`: only each n-th)."""
+    if LIBRARY not in os.environ:
+        return _again_with_library(folder, cycles, seed, every)
+    outcome = Outcome("ioerror")
+    home = new_home(folder / "ioerror", 5)
+    snapshot(home, folder / "before")
+    writes = _attempt(home, 0, errno.EIO, False, cycles)[1]
+    outcome.facts["writes in the trace"] = writes
+    for name, number in KINDS.items():
+        for stays in (False, True):
+            for nth in range(1, writes + 1, 5 * every if stays else every):
+                shutil.rmtree(home.root)
+                shutil.copytree(folder / "before", home.root)
+                _one(home, nth, (name, number), stays, cycles, outcome)
+    return outcome
+
+
+def _one(home: Home, nth: int, error: tuple[str, int], sticky: bool, commits: int, outcome: Outcome) -> None:
+    """Hit one write and check what is left."""
+    lines, _ = _attempt(home, nth, error[1], sticky, commits)
+    acks = {line for line in lines if line.startswith("sha256:")}
+    errors = [line for line in lines if line.startswith("error ")]
+    outcome.cycles += 1
+    outcome.add("acknowledged", len(acks))
+    outcome.add(f"{error[0]} surfaced", bool(errors))
+    where = f"{error[0]} at write {nth}{' and on' if sticky else ''}"
+    if "end" not in lines:
+        outcome.bad.append(f"{where}: {lines[-1] if lines else 'nothing'}")
+    if len(acks) + len([line for line in errors if line.endswith("add")]) != commits and "opened" in lines:
+        outcome.bad.append(f"{where}: an add neither acknowledged nor refused")
+    try:
+        with Store.open(home, unlock(home)) as store:
+            missing, broken = lost(store, acks), store.damage or not store.verify().ok
+    except CorrigibleError as problem:
+        outcome.bad.append(f"{where}: {problem.code}")
+        return
+    outcome.add("lost", len(missing))
+    if missing or broken:
+        outcome.bad.append(f"{where}: {len(missing)} lost" + (", damaged" if broken else ""))
+
+
+def _attempt(home: Home, nth: int, error: int, sticky: bool, commits: int) -> tuple[list[str], int]:
+    """Write in a child whose n-th write fails; returns what it said and how many writes it counted."""
+    child, descriptor = in_child(lambda out: _write(home, nth, error, sticky, commits, out))
+    lines = acknowledged(descriptor)
+    os.waitpid(child, 0)
+    count = next((int(line.split()[1]) for line in lines if line.startswith("writes ")), 0)
+    return lines, count
+
+
+def _write(home: Home, nth: int, error: int, sticky: bool, commits: int, out: int) -> None:
+    """Open, add one by one and go on after errors, close; every outcome is said on the pipe."""
+    faults = ctypes.CDLL(os.environ[LIBRARY])
+    faults.torture_arm(ctypes.c_long(nth), error, sticky)
+
+    def say(words: str) -> None:
+        os.write(out, f"{words}\n".encode())
+
+    try:
+        with Store.open(home, unlock(home)) as store:
+            say("opened")
+            for number in range(1000, 1000 + commits):
+                try:
+                    say(store.add(interaction(number)))
+                except CorrigibleError as problem:
+                    say(f"error {problem.code} add")
+    except CorrigibleError as problem:
+        say(f"error {problem.code} store")
+    say(f"writes {faults.torture_count()}")
+    say("end")
+
+
+def _again_with_library(folder: Path, cycles: int, seed: int, every: int) -> Outcome:
+    """Build the library and run this torture in a process that has it loaded."""
+    library = folder / "faults.so"
+    source = Path(__file__).with_name("faults.c")
+    compiler = next((found for name in ("cc", "gcc", "clang", "c++", "g++") if (found := shutil.which(name))), "cc")
+    subprocess.run(
+        [compiler, "-x", "c", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True
+    )
+    script = (
+        "import json, pathlib; from dataclasses import asdict; from tools.torture import ioerror;"
+        f"print(json.dumps(asdict(ioerror.run(pathlib.Path({str(folder)!r}), {cycles}, {seed}, {every}))))"
+    )
+    environment = os.environ | {"LD_PRELOAD": str(library), LIBRARY: str(library)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
+    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
