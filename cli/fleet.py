@@ -20,6 +20,7 @@ from store.records import Consent, Spend
 if TYPE_CHECKING:
     from federation.deploy import DeskDevice
     from federation.membership import Membership
+    from federation.release import Release
 
 EXITS = (10, 11, 12, 13)
 INVITATION = "invitation.json"
@@ -135,6 +136,7 @@ def receive(session: Session, manifest: Path) -> Report:
     if not adapter.is_file():
         raise UsageError("The release's adapter is missing.", hint=f"Put {adapter.name} beside the manifest.")
     release = place.accept(manifest.read_bytes(), adapter.read_bytes())
+    _check_content(session, place, release)
     with session.store() as store, session.engine(store) as engine:
         probe = probe_pairs(engine.model.path)
         verdict = judge_release(store, engine, release.adapter, release.manifest.id, probe=probe, policy=LearnPolicy())
@@ -264,6 +266,15 @@ def _device(place: "Membership") -> str:
     from federation.pki import public_bytes
 
     return public_bytes(place.signing_key()).hex()
+
+
+def _check_content(session: Session, place: "Membership", release: "Release") -> None:
+    """Refuse a genuine release whose factors are not public, not finite or too large."""
+    from federation.adapter import open_release
+    from learner.base import load_base
+
+    geometry = load_base(session.model()).geometry
+    open_release(release, geometry, max_norm=place.limits.max_adapter_norm)
 
 
 def _crew(session: Session, stack: ExitStack, number: int, home: Path) -> "DeskDevice":

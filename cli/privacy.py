@@ -183,7 +183,6 @@ def preview(session: Session, out: Path | None) -> Report:
     from federation.standard import standard_plan
     from federation.train import private_trainer
     from learner.base import load_base
-    from learner.subspace import cached_subspace
 
     place = membership(session)
     with session.store() as store:
@@ -191,7 +190,7 @@ def preview(session: Session, out: Path | None) -> Report:
         plan = standard_plan(
             session.model(), base.geometry, rounds=3, devices=3, epsilon=place.limits.epsilon_cap
         )  # assumed before the first release
-        update, epsilon = make(store, place, base.geometry, cached_subspace(base), private_trainer(base), plan.spec)
+        update, epsilon = make(store, place, base, private_trainer(base), plan.spec)
     message = update.encode()
     if out is not None:
         out.write_bytes(message)

@@ -16,7 +16,7 @@ class UniformMean:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._sum = np.zeros(sum(rank * rank for _, rank in layout), dtype=np.float64)
+        self._sum = np.zeros(sum(outputs * rank for _, outputs, rank in layout), dtype=np.float64)
         self.count = 0
 
     def add(self, update: PrivateUpdate) -> None:
@@ -25,7 +25,7 @@ class UniformMean:
         self.count += 1
 
     def result(self) -> dict[str, NDArray[np.float32]]:
-        """Return the mean change of the cores, one matrix [rank, rank] per linear.
+        """Return the mean change of B, one matrix [outputs, rank] per linear.
 
         Raises:
             NotEligible: nothing was added.

@@ -20,7 +20,6 @@ from federation.spec import RoundSpec
 from federation.update import Expected, privatise
 from learner.base import Geometry
 from learner.lora import LoraWeights
-from learner.subspace import Subspace
 from store.base import StoreBase
 from store.errors import BudgetExhausted, Locked, ReleaseRejected
 from store.records import Consent, Egress, Example, Purpose, Spend, digest
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
 PURPOSE: Purpose = "share"
 LOCK = "share"  # one round at a time on one store
 
-SpaceOf = Callable[[int, int], Subspace]  # rank, seed -> public factors of this device's base
-
-# Private training: corrections, the round's spec, the release to start from -> noised change of the cores.
+# Private training: corrections, the round's spec, the release to start from -> noised change of B.
 Trainer = Callable[[Sequence[Example], RoundSpec, LoraWeights], "PrivateDelta"]
 
 
@@ -53,7 +50,6 @@ class Device:
     membership: Membership
     key: Ed25519PrivateKey
     geometry: Geometry
-    space: SpaceOf
     train: Trainer
 
     def answer(self, signed: SignedOrder, envelope: bytes, data: bytes) -> Reply:
@@ -116,19 +112,21 @@ class Device:
 
     def _release(self, order: Order, envelope: bytes, data: bytes) -> tuple[Release, LoraWeights]:
         """The verified release the order starts from, and its weights."""
-        spec = order.spec
         try:
             release = self.membership.accept(envelope, data)
-            mechanism = release.manifest.mechanism
-            if (mechanism.rank, mechanism.alpha, mechanism.seed_a) != (spec.rank, spec.alpha, spec.seed_a):
-                raise Declined("spec")
-            space = self.space(spec.rank, spec.seed_a)
             limit = self.membership.limits.max_adapter_norm
-            weights = adapter.open_release(release, self.geometry, space, max_norm=limit)
+            weights = adapter.open_release(release, self.geometry, max_norm=limit)
         except ReleaseRejected as error:
             raise Declined("base" if error.code == "base" else "release") from error
         if release.manifest.id != order.release or release.manifest.round + 1 != order.round:
             raise Declined("release")
+        mechanism = release.manifest.mechanism
+        if (mechanism.rank, mechanism.alpha, mechanism.seed_a) != (
+            order.spec.rank,
+            order.spec.alpha,
+            order.spec.seed_a,
+        ):
+            raise Declined("spec")
         return release, weights
 
     def _price(self, spends: Sequence[Spend], order: Order, now: float) -> Price:

@@ -4,7 +4,7 @@ import time
 
 from federation import adapter
 from federation.budget import eligible, price
-from federation.device import SpaceOf, Trainer
+from federation.device import Trainer
 from federation.membership import Membership
 from federation.spec import RoundSpec
 from federation.update import Expected, PrivateUpdate, privatise
@@ -15,12 +15,11 @@ from store.records import Spend
 
 
 def preview(
-    store: StoreBase, place: Membership, geometry: Geometry, space: SpaceOf, train: Trainer, default: RoundSpec
+    store: StoreBase, place: Membership, geometry: Geometry, train: Trainer, default: RoundSpec
 ) -> tuple[PrivateUpdate, float]:
     """Return the update for the round after the newest release seen, and the epsilon it would cost.
 
     Args:
-        space: the public factors of the base.
         default: the mechanism to assume before the first release.
 
     Raises:
@@ -28,7 +27,7 @@ def preview(
     """
     newest = place.newest()
     spec = newest.mechanism if newest else default
-    start = space(spec.rank, spec.seed_a).empty(spec.alpha)
+    start = adapter.empty(spec, geometry)
     if newest:
         start = from_gguf((place.folder / "newest.gguf").read_bytes(), geometry, place.base)
     spends = store.all(Spend)

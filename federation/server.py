@@ -23,7 +23,6 @@ from federation.update import Expected
 from learner.accountant import MechanismRun, epsilon
 from learner.export import to_gguf
 from learner.lora import LoraWeights
-from learner.subspace import Subspace
 from store.records import digest
 
 NORM_SLACK = 1.0 + 1e-6  # for the rounding of a norm
@@ -34,18 +33,17 @@ Probe = Callable[[bytes], float]  # adapter bytes -> points on the operator's pr
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One run of the server; without a probe set there is nothing to compare."""
+    """One run of the server: where, what, with which key and probe set (None: no probe set, nothing to compare)."""
 
     folder: ServerFolder
     plan: Plan
-    space: Subspace
     key: Ed25519PrivateKey
     probe: Probe | None
 
     @classmethod
-    def open(cls, folder: ServerFolder, plan: Plan, space: Subspace, probe: Probe | None) -> "Operator":
+    def open(cls, folder: ServerFolder, plan: Plan, probe: Probe | None) -> "Operator":
         """Load the fleet's key."""
-        return cls(folder, plan, space, load_signing_key(folder.release_key), probe)
+        return cls(folder, plan, load_signing_key(folder.release_key), probe)
 
     def run(self, run: str, collect: Collector) -> Release:
         """Run the planned rounds, publish every release that holds up, report every round; return the newest release.
@@ -56,7 +54,7 @@ class Operator:
         """
         self.folder.reports.mkdir(exist_ok=True)
         release = self._start()
-        floor = self._points(self.space.empty(self.plan.spec.alpha))
+        floor = self._points(adapter.empty(self.plan.spec, self.plan.geometry))
         for attempt in range(self.plan.rounds):
             order = self._order(f"{run}/{attempt}", release)
             begun = time.time()
@@ -72,7 +70,7 @@ class Operator:
         """The newest release of this fleet, or a signed empty one as round 0."""
         if path := releases.newest(self.folder.releases):
             return releases.load(path, release_key=public_bytes(self.key), base=self.plan.base)
-        data = self._bytes(self.space.empty(self.plan.spec.alpha))
+        data = self._bytes(adapter.empty(self.plan.spec, self.plan.geometry))
         return self._publish(self._manifest(data, 0.0), data)
 
     def _order(self, run: str, release: Release) -> Order:
@@ -99,8 +97,8 @@ class Operator:
         """Make, score, sign and save the next release; None and the reason when there is none."""
         if mean.count < self.plan.pace.quorum:
             return None, "no_quorum", {}
-        before = adapter.open_release(release, self.plan.geometry, self.space, max_norm=release.manifest.max_norm)
-        weights = self.space.moved(before, mean.result())
+        before = adapter.open_release(release, self.plan.geometry, max_norm=release.manifest.max_norm)
+        weights = adapter.moved(before, mean.result())
         points = self._points(weights)
         probed = {} if points is None or floor is None else {"base": floor, "after": points}
         if probed and probed["after"] < probed["base"] - self.plan.probe_tolerance:

@@ -15,18 +15,14 @@ from federation.release import Release
 from federation.server import Collector, Operator
 from federation.tally import Tally
 from federation.update import Expected
-from feedback.models import check_model
-from learner.base import load_base
-from learner.subspace import subspace
 
 
 def main(grid: Grid, context: Context) -> None:
     """Run the plan whose path the run's config names; its folder holds keys, registry and releases."""
     path = Path(str(context.run_config["plan"]))
     folder, plan = ServerFolder(path.parent), Plan.read(path)
-    space = subspace(load_base(check_model(Path(plan.model))), plan.spec.rank, plan.spec.seed_a)
     with probe_set(Path(plan.model), plan.probe_items) as probe:
-        Operator.open(folder, plan, space, probe).run(str(context.run_id), collector(grid, folder, plan))
+        Operator.open(folder, plan, probe).run(str(context.run_id), collector(grid, folder, plan))
 
 
 def collector(grid: Grid, folder: ServerFolder, plan: Plan) -> Collector:

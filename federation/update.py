@@ -1,8 +1,8 @@
 """`PrivateUpdate`: the only thing about a person's corrections that can be put on the wire.
 
-A fixed-length header and one small integer per coordinate of the cores M (B = U M), rounded stochastically after the
-noise. The length depends on the public spec and model alone. No loss, no counts, no text. Training and noise happen
-before, in `learner.private`; signatures are the protocol's business.
+A fixed-length header and one small integer per coordinate of the B factors, rounded stochastically after the noise.
+The length depends on the public spec and model alone. No loss, no counts, no text. Training and noise happen before,
+in `learner.private`; signatures are the protocol's business.
 """
 
 import struct
@@ -30,7 +30,7 @@ MECHANISM: Final = (
 HEADER: Final = struct.Struct("<4sBBHII32s32s32s")  # magic, version, bits, 0, round, count, base, release, spec
 
 Levels = NDArray[np.signedinteger[Any]]
-Layout = tuple[tuple[str, int], ...]  # (name of the linear, rank) in canonical order; its core is [rank, rank]
+Layout = tuple[tuple[str, int, int], ...]  # (name of the linear, outputs, rank) in canonical order
 
 
 class UpdateRefused(CorrigibleError):
@@ -56,7 +56,7 @@ class Expected:
     @property
     def count(self) -> int:
         """Coordinates of one update."""
-        return sum(rank * rank for _, rank in self.layout)
+        return sum(outputs * rank for _, outputs, rank in self.layout)
 
     @property
     def size(self) -> int:
@@ -72,7 +72,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class PrivateUpdate:
-    """One device's noisy, rounded change of the cores, as integer levels of shape [count]."""
+    """One device's noisy, rounded change of the B factors, as integer levels of shape [count]."""
 
     expected: Expected
     levels: Levels
@@ -87,7 +87,7 @@ class PrivateUpdate:
 
 
 def privatise(delta: "PrivateDelta", expected: Expected) -> PrivateUpdate:
-    """Turn the noised change of the cores into the update that leaves.
+    """Turn the noised change of the B factors into the update that leaves.
 
     Args:
         delta: what private training returned; it names the mechanism it came from.
@@ -102,7 +102,7 @@ def privatise(delta: "PrivateDelta", expected: Expected) -> PrivateUpdate:
     spec = expected.spec
     if any(getattr(delta.spec, name) != getattr(spec, name) for name in MECHANISM):
         raise UsageError("the change came from another mechanism than the round asks for", code="mechanism")
-    flat = flatten(delta.core, expected.layout)
+    flat = flatten(delta.b, expected.layout)
     room = spec.max_norm - spec.quantum * np.sqrt(expected.count)  # rounding moves a coordinate by less than a quantum
     if room <= 0:
         raise UsageError("the spec's norm bound is smaller than its rounding", code="spec")
@@ -129,24 +129,28 @@ def decode(data: bytes, expected: Expected) -> PrivateUpdate:
 
 
 def flatten(change: Mapping[str, NDArray[np.float32]], layout: Layout) -> NDArray[np.float64]:
-    """Concatenate the cores in the layout's order, float64 [count].
+    """Concatenate the matrices in the layout's order, float64 [count].
 
     Raises:
         UsageError: names or shapes differ from the layout, or a value is not finite.
     """
-    if set(change) != {name for name, _ in layout} or any(change[name].shape != (rank, rank) for name, rank in layout):
+    if set(change) != {name for name, _, _ in layout} or any(
+        change[name].shape != (outputs, rank) for name, outputs, rank in layout
+    ):
         raise UsageError("the change does not fit the round's layout", code="layout")
-    flat = np.concatenate([np.asarray(change[name], dtype=np.float64).ravel() for name, _ in layout])
+    flat = np.concatenate([np.asarray(change[name], dtype=np.float64).ravel() for name, _, _ in layout])
     if not np.isfinite(flat).all():
         raise UsageError("the change is not finite", code="not_finite")
     return flat
 
 
 def unflatten(flat: NDArray[np.float32], layout: Layout) -> dict[str, NDArray[np.float32]]:
-    """Cut a flat vector back into one core [rank, rank] per linear."""
-    cuts = np.cumsum([rank * rank for _, rank in layout])[:-1]
-    parts = np.split(flat, cuts)
-    return {name: part.reshape(rank, rank) for (name, rank), part in zip(layout, parts, strict=True)}
+    """Cut a flat vector back into one matrix [outputs, rank] per linear."""
+    cuts = np.cumsum([outputs * rank for _, outputs, rank in layout])[:-1]
+    return {
+        name: part.reshape(outputs, rank)
+        for (name, outputs, rank), part in zip(layout, np.split(flat, cuts), strict=True)
+    }
 
 
 def _check_header(got: tuple[object, ...], wanted: tuple[object, ...]) -> None:

@@ -21,7 +21,6 @@ from federation.runner import Seat, serve
 from federation.train import private_trainer
 from feedback.models import check_model
 from learner.base import load_base
-from learner.subspace import cached_subspace
 from store.keys import Keys
 from store.paths import Home
 from store.store import Store
@@ -35,12 +34,12 @@ def main() -> None:
     going = _Going()
     wanted: dict[str, Any] = json.load(sys.stdin.buffer)
     base = load_base(check_model(Path(wanted["model"])))
-    train, space = private_trainer(base), cached_subspace(base)
+    train = private_trainer(base)
     seats = []
     for post in (Post(**entry) for entry in wanted["posts"]):
         store = Store.open(Home.at(Path(post.home)), Keys.from_bytes(base64.b64decode(post.key)))
         place = membership.read(Path(post.membership))
-        device = Device(store, place, place.signing_key(), base.geometry, space, train)
+        device = Device(store, place, place.signing_key(), base.geometry, train)
         seats.append(Seat(post.address, Path(post.secret), client_app(device)))
     serve(seats, running=going)
 

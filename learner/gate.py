@@ -22,7 +22,7 @@ class GatePolicy:
     min_evidence: int = 5  # distinct held-out requests below which nothing is decided
     target_evidence: int = 20  # cross-fitting stops once it has this many
     folds: int = 5
-    groups: int = 3  # challengers trained at most: folds are judged together to save trainings
+    groups: int = 2  # challengers trained at most: folds are judged together to save trainings
     guard_fold: int = 0  # probe pairs of this fold judge and never train
     confidence: float = 0.95
     resamples: int = 10_000

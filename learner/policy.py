@@ -18,4 +18,4 @@ class LearnPolicy:
     flags: PerformanceFlags = field(default_factory=PerformanceFlags)
     strengths: tuple[float, ...] = (1.0, 0.7, 0.5)  # tried in turn: share of the way from the old adapter to the new
     slice_size: int = 120  # items per protected slice, the newest
-    replay_size: int = 400  # approved answers and earlier corrections replayed, the newest
+    replay_size: int = 160  # different examples replayed in one run; half the owner's own, the newest

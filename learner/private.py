@@ -11,7 +11,7 @@ secure mode cannot be installed. Accounting is `accountant`'s business, sending 
 but the noised change is returned: no loss, no counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,9 +23,9 @@ from opacus.optimizers import DPOptimizer
 from learner.accountant import MechanismRun
 from learner.base import Base
 from learner.encode import Encoded, collate, encode_all
-from learner.lora import Attached, LoraSpec, LoraWeights, attached
+from learner.lora import Array, Attached, LoraSpec, LoraWeights, attached
 from learner.noise import ClippedSum, noised, poisson_sample
-from learner.subspace import Cores, output_basis
+from learner.subspace import Cores
 from learner.train import answer_log_probs
 from store.errors import IntegrityError
 from store.records import Example
@@ -101,9 +101,12 @@ def train_private(
     spec: PrivateSpec,
     *,
     start: LoraWeights,
+    basis: Mapping[str, Array],
     progress: Callable[[int, int], None] = lambda _step, _steps: None,
 ) -> PrivateDelta:
-    """Run DP-SGD from the shared adapter `start` and return the noised change of its cores.
+    """Run DP-SGD from the shared adapter `start` and return the noised change of its cores M, where B = U M.
+
+    `basis` holds the public U [out, rank] of every linear.
 
     Formal guarantee: with adjacency "add or remove one example", the result is (epsilon, delta)-differentially private
     for every pair that `accountant.epsilon([spec.mechanism], delta)` bounds. Examples not marked for sharing, or longer
@@ -116,7 +119,7 @@ def train_private(
     sequences = encode_all(base, shared, max_tokens=spec.max_tokens)
     lora = LoraSpec(rank=spec.rank, alpha=spec.alpha, seed=spec.seed_a, freeze_a=True)
     with attached(base, lora, start=start) as held:
-        training = _Training.over(held, start, spec)
+        training = _Training.over(held, start, basis, spec)
         for step in range(spec.steps):
             _step(training, sequences, spec.sampling_rate)
             progress(step + 1, spec.steps)
@@ -126,11 +129,13 @@ def train_private(
     return PrivateDelta(change, spec)
 
 
-def example_gradient_norm(base: Base, example: Example, spec: PrivateSpec, start: LoraWeights) -> float:
+def example_gradient_norm(
+    base: Base, example: Example, spec: PrivateSpec, start: LoraWeights, basis: Mapping[str, Array]
+) -> float:
     """Return the L2 norm of what `example` alone adds to a step's sum, after clipping; for sensitivity checks."""
     lora = LoraSpec(rank=spec.rank, alpha=spec.alpha, seed=spec.seed_a, freeze_a=True)
     with attached(base, lora, start=start) as held:
-        training = _Training.over(held, start, spec)
+        training = _Training.over(held, start, basis, spec)
         training.accumulate(encode_all(base, [example], max_tokens=spec.max_tokens))
         return float(torch.cat([p.summed_grad.flatten().double() for p in training.optimizer.params]).norm())
 
@@ -157,10 +162,10 @@ class _Training:
     origin: dict[str, torch.Tensor]  # B at the start
 
     @classmethod
-    def over(cls, held: Attached, start: LoraWeights, spec: PrivateSpec) -> "_Training":
+    def over(cls, held: Attached, start: LoraWeights, u: Mapping[str, Array], spec: PrivateSpec) -> "_Training":
         """Set up cores of zero over the attached adapter."""
         held.per_example()
-        basis = {path: torch.from_numpy(u) for path, u in output_basis(held.base, start.a).items()}
+        basis = {path: torch.from_numpy(u[path]) for path in held.outputs()}
         cores = {path: torch.nn.Parameter(torch.zeros(spec.rank, spec.rank)) for path in basis}
         origin = {path: torch.from_numpy(b) for path, b in start.b.items()}
         return cls(held.base, _optimizer(list(cores.values()), spec), cores, held.outputs(), basis, origin)

@@ -13,12 +13,12 @@ class Recipe:
     rank: int = 8
     alpha: float = 16.0
     batch: int = 16  # examples per step
-    passes: float = 6.0  # times each correction is seen in one run
-    min_steps: int = 20
-    max_steps: int = 90
+    passes: float = 4.0  # times each correction is seen in one run
+    min_steps: int = 40
+    max_steps: int = 70
     lr: float = 2e-3  # Adam's peak rate; LoRA on a model of a few million parameters
     warmup: float = 0.1  # share of the steps
-    replay_share: float = 0.5  # part of each run spent on what must not be forgotten
+    replay_share: float = 0.75  # part of each run spent on what must not be forgotten
     kl_weight: float = 0.5  # replay loss: this much KL to the reference, the rest cross-entropy
     changed_weight: float = 2.0  # loss weight of answer tokens the correction changed
     max_tokens: int = 512  # longer examples are left out

@@ -31,6 +31,7 @@ def train(
     *,
     start: LoraWeights | None = None,
     under: LoraWeights | None = None,
+    reference: "Reference | None" = None,
     progress: Progress | None = None,
 ) -> LoraWeights:
     """Train an adapter and return its weights; `base` comes back as it was.
@@ -41,6 +42,7 @@ def train(
             also by KL to the reference.
         start: adapter to continue from.
         under: shared adapter below.
+        reference: what earlier trainings on the same base and `under` found out about replayed items.
         progress: called after every step with (step, steps, loss).
     Raises:
         NotEligible: no correction fits into `recipe.max_tokens`.
@@ -53,12 +55,12 @@ def train(
     batches = schedule(learn, keep, recipe)
     with attached(base, LoraSpec(recipe.rank, recipe.alpha, recipe.seed), start=start, under=under) as held:
         held.hasten(base.fast_dtype)
-        reference = _Reference(held)
+        reference = reference or Reference()
         optimizer = torch.optim.Adam(held.parameters(), lr=recipe.lr, betas=(0.9, 0.98), fused=True)
         for step, items in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * _rate(step, len(batches), recipe.warmup)
-            loss = _loss(base, items, reference, recipe.kl_weight)
+            loss = _loss(held, items, reference, recipe.kl_weight)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -90,41 +92,40 @@ def answer_log_probs(base: Base, batch: Batch) -> torch.Tensor:
     return torch.log_softmax(head(base, hidden.flatten(0, 1)[batch.at]).float(), dim=-1)
 
 
-class _Reference:
+class Reference:
     """Most likely next tokens under the reference model, remembered per replayed item."""
 
-    def __init__(self, held: Attached) -> None:
-        self._held = held
+    def __init__(self) -> None:
         self._known: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def of(self, items: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+    def of(self, held: Attached, items: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens and probabilities [answer tokens, top] over all `items` in order."""
         missing = [item for item in items if item.key not in self._known]
         if missing:
-            self._learn(missing)
+            self._learn(held, missing)
         known = [self._known[item.key] for item in items]
         return torch.cat([tokens for tokens, _ in known]), torch.cat([probs for _, probs in known])
 
-    def _learn(self, items: Sequence[Encoded]) -> None:
+    def _learn(self, held: Attached, items: Sequence[Encoded]) -> None:
         """One forward pass without the own adapter."""
-        with torch.no_grad(), self._held.reference():
-            log_probs = answer_log_probs(self._held.base, collate(items))
+        with torch.no_grad(), held.reference():
+            log_probs = answer_log_probs(held.base, collate(items))
         values, tokens = log_probs.topk(min(_TOP, log_probs.shape[-1]), dim=-1)
         sizes = [len(item.weights) for item in items]
         parts = zip(items, torch.split(tokens, sizes), torch.split(torch.softmax(values, -1), sizes), strict=True)
         self._known.update((item.key, (token, prob)) for item, token, prob in parts)
 
 
-def _loss(base: Base, items: Sequence[Encoded], reference: _Reference, kl_weight: float) -> torch.Tensor:
+def _loss(held: Attached, items: Sequence[Encoded], reference: Reference, kl_weight: float) -> torch.Tensor:
     """Mean over examples of the weighted cross-entropy, replay mixed with the reference's distribution."""
     items = sorted(items, key=lambda item: item.protected)  # the protected ones last, so that they are one slice
     batch = collate(items)
-    log_probs = answer_log_probs(base, batch)
+    log_probs = answer_log_probs(held.base, batch)
     nll = -log_probs.gather(1, batch.targets[:, None])[:, 0]
     protected = [item for item in items if item.protected]
     if protected and kl_weight > 0:
         first = len(nll) - sum(len(item.weights) for item in protected)
-        tokens, probs = reference.of(protected)
+        tokens, probs = reference.of(held, protected)
         soft = -(log_probs[first:].gather(1, tokens) * probs).sum(1)  # KL up to the reference's own entropy
         nll = torch.cat([nll[:first], (1 - kl_weight) * nll[first:] + kl_weight * soft])
     return (nll * batch.weights).sum() / len(items)

@@ -1,20 +1,19 @@
 """Joining, leaving and receiving: a device decides, and says what it agreed to."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from federation import deploy
-from federation import release as releases
-from federation.pki import load_signing_key, public_bytes
 from federation.plan import ServerFolder
-from federation.release import Manifest, Release
+from federation.server import Operator
 from federation.standard import standard_plan
 from feedback.models import check_model, embedded_model
 from learner.base import load_base
-from learner.export import to_gguf
-from learner.subspace import subspace
+from learner.subspace import public_subspace
 from store.records import digest
 from tests.cli.helpers import Call
 
@@ -33,30 +32,20 @@ def joined(ready: Call, server: ServerFolder) -> Call:
     return ready
 
 
-def empty_release(server: ServerFolder) -> Release:
-    """Sign the fleet's first release: an adapter that changes nothing."""
+def empty_release(server: ServerFolder) -> Path:
+    """Publish the fleet's first release, an adapter that changes nothing; return its manifest."""
     model = check_model(embedded_model())
     base = load_base(model)
-    plan = standard_plan(model, base.geometry, rounds=1, devices=1, epsilon=8.0)
-    key = load_signing_key(server.release_key)
-    nothing = subspace(base, plan.spec.rank, plan.spec.seed_a).empty(plan.spec.alpha)
-    data = to_gguf(nothing, base.geometry, model.digest)
-    manifest = Manifest(
-        fleet=releases.fleet_identity(public_bytes(key)),
-        base=model.digest,
-        parent=None,
-        round=0,
-        cohort=0,
-        adapter=digest(data),
-        size=len(data),
-        max_norm=0.0,
-        mechanism=plan.spec,
-        epsilon=0.0,
-        epsilon_total=0.0,
-        delta=plan.delta,
-        time=1.0,
-    )
-    return releases.sign(manifest, data, key)
+    plan = replace(standard_plan(model, base.geometry, rounds=1, devices=1, epsilon=8.0), rounds=0)
+    space = public_subspace(base, [], plan.spec.rank, plan.spec.seed_a)
+    Operator.open(server, plan, space, None).run("run", no_devices)
+    (path,) = server.releases.glob("*.json")
+    return path
+
+
+def no_devices(*_: object) -> NoReturn:
+    """Nobody is asked."""
+    raise AssertionError
 
 
 def test_joining_shows_terms_and_needs_a_yes(ready: Call, server: ServerFolder) -> None:
@@ -108,7 +97,7 @@ def test_a_fleet_of_another_base_is_refused(ready: Call, server: ServerFolder) -
 
 def test_a_release_is_verified_before_it_is_judged(joined: Call, server: ServerFolder) -> None:
     """A genuine release gets a verdict; one changed byte is exit 18 and changes nothing."""
-    path = releases.save(empty_release(server), server.releases)
+    path = empty_release(server)
     received = joined("fleet", "receive", str(path), "--json")
     assert received.keys("fleet", "receive")
     assert received.data["decision"] == "wait"
@@ -124,8 +113,7 @@ def test_a_release_is_verified_before_it_is_judged(joined: Call, server: ServerF
 def test_a_release_of_another_fleet_is_refused(joined: Call, tmp_path: Path) -> None:
     """The key pinned on joining decides."""
     assert joined("fleet", "create", str(tmp_path / "other")).code == 0
-    other = ServerFolder(tmp_path / "other")
-    path = releases.save(empty_release(other), other.releases)
+    path = empty_release(ServerFolder(tmp_path / "other"))
     result = joined("fleet", "receive", str(path), "--json")
     assert (result.code, result.error["code"]) == (18, "signature")
 

@@ -12,12 +12,11 @@ from flwr.serverapp import Grid
 
 from federation import adapter, membership, pki, registry
 from federation.deploy import create_server
-from federation.device import Device
+from federation.device import Device, Start
 from federation.plan import Plan, ServerFolder
 from federation.spec import Limits, Pace, RoundSpec, wire_scale
 from federation.update import MECHANISM, Expected
 from learner.base import Geometry
-from learner.lora import LoraWeights
 from learner.private import PrivateDelta, PrivateSpec
 from learner.subspace import Subspace
 from store.memory import MemoryStore
@@ -44,12 +43,6 @@ SPACE = Subspace(
     {path: np.eye(RANK, wide, dtype=np.float32) for path, (_, wide) in GEOMETRY.shapes.items()},
     {path: np.eye(out, RANK, dtype=np.float32) for path, (out, _) in GEOMETRY.shapes.items()},
 )
-
-
-def space_of(rank: int, seed: int) -> Subspace:
-    """Public factors of the micro base; another seed has others."""
-    del rank
-    return SPACE if seed == 7 else Subspace({path: -a for path, a in SPACE.a.items()}, SPACE.u)
 
 
 def make_spec(**changes: object) -> RoundSpec:
@@ -86,7 +79,7 @@ class Owner:
 def constant_trainer(owner_taught: list[list[Example]], value: float) -> Callable[..., PrivateDelta]:
     """A trainer whose noised change is `value` everywhere."""
 
-    def train(examples: list[Example], spec: RoundSpec, _start: LoraWeights) -> PrivateDelta:
+    def train(examples: list[Example], spec: RoundSpec, _start: Start) -> PrivateDelta:
         owner_taught.append(list(examples))
         return make_delta(spec, lambda shape: np.full(shape, value))
 
@@ -138,7 +131,7 @@ def make_fleet(root: Path, count: int = 3, *, values: Iterable[float] = (), limi
         add_correction(store, f"question {number}")
         store.add(Consent(purpose="share", granted=True, destination=place.fleet, time=time.time()))
         taught: list[list[Example]] = []
-        device = Device(store, place, place.signing_key(), GEOMETRY, space_of, constant_trainer(taught, value))
+        device = Device(store, place, place.signing_key(), GEOMETRY, constant_trainer(taught, value))
         key = pki.public_bytes(device.key).hex()
         registry.enroll(folder.registry, registry.Node(node_id=1000 + number, name=f"device{number}", device=key))
         owners.append(Owner(1000 + number, device, taught))

@@ -42,6 +42,7 @@ def make_release(content: LoraWeights | None = None, *, key: Ed25519PrivateKey =
         cohort=8,
         adapter=digest(data),
         size=len(data),
+        basis=digest(b"basis"),
         max_norm=adapter.norm(content) * 1.000001,
         mechanism=SPEC,
         epsilon=2.0,
@@ -65,7 +66,7 @@ def check(envelope: bytes, data: bytes, current: Manifest | None = None) -> Rele
 def test_a_good_release_is_accepted_and_opened() -> None:
     """The bytes come back as the weights that were signed."""
     made = make_release()
-    got = adapter.open_release(check(made.envelope, made.adapter), GEOMETRY, SPACE, max_norm=100)
+    got = adapter.open_release(check(made.envelope, made.adapter), GEOMETRY, max_norm=100)
     assert all(np.array_equal(got.b[name], weights().b[name]) for name in got.b)
 
 
@@ -173,21 +174,21 @@ def test_a_signed_manifest_with_nonsense_is_refused(changes: dict[str, object]) 
     assert refusal(forge({**asdict(made.manifest), **changes}), made.adapter) in {"version", "range", "format"}
 
 
-def test_a_release_whose_a_is_not_public_is_refused() -> None:
-    """A is what the seed says; anything else could be a trap."""
+def test_a_release_whose_a_is_not_orthonormal_is_refused() -> None:
+    """A of another size would be a way around the norm bound of B."""
     content = weights()
     name = next(iter(content.a))
     other = LoraWeights({**content.a, name: content.a[name] + np.float32(0.1)}, content.b, content.alpha)
     with pytest.raises(ReleaseRejected) as refused:
-        adapter.open_release(make_release(other), GEOMETRY, SPACE, max_norm=100)
-    assert refused.value.code == "seed"
+        adapter.open_release(make_release(other), GEOMETRY, max_norm=100)
+    assert refused.value.code == "factors"
 
 
 def test_a_release_that_is_too_large_is_refused() -> None:
     """Larger than its manifest says, or than this device allows."""
     for made, limit in ((make_release(max_norm=1.0), 100.0), (make_release(), 1.0)):
         with pytest.raises(ReleaseRejected) as refused:
-            adapter.open_release(made, GEOMETRY, SPACE, max_norm=limit)
+            adapter.open_release(made, GEOMETRY, max_norm=limit)
         assert refused.value.code == "norm"
 
 
@@ -198,7 +199,7 @@ def test_a_signed_adapter_that_is_not_finite_or_not_an_adapter_is_refused() -> N
     for data in (nan, b"GGUF" + bytes(100), b"hello"):
         manifest = replace(made.manifest, adapter=digest(data), size=len(data))
         with pytest.raises(ReleaseRejected) as refused:
-            adapter.open_release(releases.sign(manifest, data, KEY), GEOMETRY, SPACE, max_norm=100)
+            adapter.open_release(releases.sign(manifest, data, KEY), GEOMETRY, max_norm=100)
         assert refused.value.code == "content"
 
 

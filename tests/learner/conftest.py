@@ -1,6 +1,5 @@
 """The embedded model in every form the learner meets it, and a house habit to learn."""
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,14 +91,17 @@ def corrected(store: StoreBase, model: ModelFile, prompt: str, served: str, want
     store.add_all([asked, Correction(interaction=asked.id, corrected=wanted, time=time)])
 
 
-def teach_habit(store: StoreBase, model: ModelFile, *, shuffled: bool = False, rooms: tuple[str, ...] = ROOMS) -> None:
-    """Correct every room's habit once; `shuffled` gives each the answer of another request."""
-    pairs = [habit(room) for room in rooms]
-    answers = [answer for _, answer in pairs]
-    if shuffled:
-        answers = [f"weather.get(day=\"{random.Random(prompt).random()}\")" for prompt, _ in pairs]
-    for time, ((prompt, _), answer) in enumerate(zip(pairs, answers, strict=True)):
+def teach_habit(store: StoreBase, model: ModelFile, *, rooms: tuple[str, ...] = ROOMS) -> None:
+    """Correct every room's habit once."""
+    for time, room in enumerate(rooms):
+        prompt, answer = habit(room)
         corrected(store, model, prompt, "music.stop()", answer, float(time))
+
+
+def teach_noise(store: StoreBase, model: ModelFile) -> None:
+    """Correct every room's habit to an answer that has nothing to do with it."""
+    for time, (room, (_, answer)) in enumerate(zip(ROOMS, probe_pairs(model.path)[200:], strict=False)):
+        corrected(store, model, habit(room)[0], "music.stop()", answer, float(time))
 
 
 def random_adapter(base: Base, *, size: float = 0.02, seed: int = 0) -> LoraWeights:

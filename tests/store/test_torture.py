@@ -24,7 +24,6 @@ def test_power_cuts_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """Unsynced writes dropped, kept or torn at random points of a trace."""
     outcome = power.run(tmp_path, 40, commits=60)
     assert not outcome.bad, outcome.words()
-    assert not outcome.facts["damage reports"]
 
 
 @traced

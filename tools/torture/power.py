@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.keys import unlock
+from store.keys import Keys, unlock
 from store.paths import Home
 from store.store import Store
 from tools.torture.common import Outcome, lost, new_home, snapshot
@@ -47,24 +47,35 @@ def run(folder: Path, cycles: int, seed: int = 1, commits: int = COMMITS, synchr
     events = list(record(home, folder / "trace", commits, synchronous))
     outcome.facts["events"] = len(events)
     outcome.facts["acknowledged"] = sum(event.kind == "ack" for event in events)
-    keys = unlock(home)
-    for cycle in range(cycles):
-        point = random_.randrange(len(events) + 1)
-        state = Home.at(folder / "state")
-        acks = replay(folder / "before", home.root, state.root, events[:point], random_)
+    keys, state = unlock(home), Home.at(folder / "state")
+    disk = Disk({str(path): path.read_bytes() for path in _files(folder / "before")}, folder / "before", home.root)
+    acks: set[str] = set()
+    done = 0
+    for point in sorted(random_.randrange(len(events) + 1) for _ in range(cycles)):
+        for event in events[done:point]:
+            disk.take(event)
+            acks.update(event.data.decode().split() if event.kind == "ack" else ())
+        done = point
+        lay_out(folder / "before", state.root, home.root, disk.after_cut(random_))
         outcome.cycles += 1
-        try:
-            with Store.open(state, keys) as store:
-                missing = lost(store, acks)
-                outcome.add("damage reports", bool(store.damage or store.verify().problems))
-        except Exception as error:  # whatever it is, it is an answer to the question whether the store opens
-            outcome.add("unopenable")
-            outcome.bad.append(f"cycle {cycle} at {point}: {type(error).__name__}")
-            continue
-        outcome.add("lost", len(missing))
-        if missing:
-            outcome.bad.append(f"cycle {cycle} at {point}: {len(missing)} lost")
+        _check(state, keys, acks, point, outcome)
     return outcome
+
+
+def _check(state: Home, keys: Keys, acks: set[str], point: int, outcome: Outcome) -> None:
+    """Open what the cut left and look for everything acknowledged before it."""
+    try:
+        with Store.open(state, keys) as store:
+            missing = lost(store, acks)
+            alarm = bool(store.damage or store.verify().problems)
+    except Exception as error:  # whatever it is, it is an answer to the question whether the store opens
+        outcome.add("unopenable")
+        outcome.bad.append(f"cut at {point}: {type(error).__name__}")
+        return
+    outcome.add("lost", len(missing))
+    outcome.add("false alarms", alarm)
+    if missing or alarm:
+        outcome.bad.append(f"cut at {point}: {len(missing)} lost" + (", damage reported" if alarm else ""))
 
 
 def record(home: Home, trace: Path, commits: int, synchronous: str) -> Iterator[Event]:
@@ -133,26 +144,22 @@ def _path(arguments: str) -> str:
     return _plain(match[2]).decode() if match[2].startswith("\\x") else match[2]
 
 
-def replay(before: Path, root: Path, state: Path, events: list[Event], random_: random.Random) -> set[str]:
-    """Make `state` what the disk may hold after `events` and a power cut; returns the acknowledged ids."""
-    disk = Disk({str(path): path.read_bytes() for path in before.rglob("*") if path.is_file()}, before, root)
-    acks: set[str] = set()
-    for event in events:
-        if event.kind == "ack":
-            acks.update(event.data.decode().split())
-        else:
-            disk.take(event)
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def lay_out(before: Path, state: Path, root: Path, files: dict[str, bytes]) -> None:
+    """Make the folder `state` hold `files`, named as below `root`, in the folders that were there before."""
     if state.exists():
         shutil.rmtree(state)
-    shutil.copytree(
-        before, state, ignore=lambda folder, names: [name for name in names if (Path(folder) / name).is_file()]
-    )
-    for path, data in disk.after_cut(random_).items():
-        target = state / Path(path).relative_to(root)
+    for path in [before, *before.rglob("*")]:
+        if path.is_dir():
+            (state / path.relative_to(before)).mkdir(mode=0o700)
+    for name, data in files.items():
+        target = state / Path(name).relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
         target.chmod(0o600)
-    return acks
 
 
 class Disk:

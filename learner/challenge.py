@@ -1,0 +1,213 @@
+"""Challengers: adapters trained without part of the corrections, to prove the recipe on what they have not seen.
+
+Works on one `Run` in memory; writes nothing. The engine serves the old stack again after every function here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from feedback.engine import Engine
+from learner.base import Base
+from learner.export import to_gguf
+from learner.gate import GatePolicy, Pair, Ruling, decide, fold_groups, fold_of
+from learner.judge import ItemScore, Stack, compare, score_corrections, score_known, serving
+from learner.lora import LoraWeights, blend
+from learner.material import Material, Served
+from learner.policy import LearnPolicy, Progress
+from learner.train import Reference, train
+from store.records import Example, Slice, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What stays the same during one learning run."""
+
+    engine: Engine
+    base: Base
+    now: Served
+    material: Material
+    policy: LearnPolicy
+    start: LoraWeights  # of the personal adapter
+    under: LoraWeights | None  # the shared adapter
+    progress: Progress | None = None
+    reference: Reference = field(default_factory=Reference)
+    known: dict[str, ItemScore] = field(default_factory=dict)  # by example id, under what serves now
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Protected slices and single answers, before and after."""
+
+    slices: tuple[Slice, ...] = ()
+    fixed: tuple[str, ...] = ()  # ids of examples
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a run: the ruling, and the adapter it is about where one was made."""
+
+    ruling: Ruling
+    data: bytes
+    checked: Checked
+
+
+@dataclass(frozen=True, slots=True)
+class _Challenger:
+    """Weights that have not seen `held_out`; everything else they may have."""
+
+    weights: LoraWeights
+    material: Material  # without what was held out
+    held_out: tuple[Example, ...]
+
+
+def contest(run: Run) -> Outcome:
+    """Cross-fit, and train the final adapter if the gain is proven.
+
+    Goes through the policy's strengths, from the whole way between old and new adapter to a part of it, until no
+    protected slice falls; the evidence is measured anew for each, so that it speaks of what would be served.
+    """
+    challengers = _challengers(run)
+    outcome = Outcome(decide([], (), run.policy.gate), b"", Checked())
+    final: LoraWeights | None = None
+    if not challengers:  # all requests fell into one group: nothing would be left to train on
+        return outcome
+    for strength in run.policy.strengths:
+        outcome = _first_look(run, challengers[0], strength)
+        if outcome.ruling.decision == "reject":
+            continue
+        ruling = decide(_evidence(run, challengers, strength), (), run.policy.gate)
+        if ruling.decision != "adopt":
+            return Outcome(ruling, outcome.data, outcome.checked)
+        final = final or _train(run, run.material, "final")
+        outcome = _last_look(run, final, strength, ruling)
+        if outcome.ruling.decision == "adopt":
+            return outcome
+    return outcome
+
+
+def evidence(engine: Engine, examples: Sequence[Example], before: Stack, after: Stack) -> list[Pair]:
+    """Score held-out corrections under both stacks."""
+    with serving(engine, before, before):
+        old = score_corrections(engine, examples)
+        engine.set_stack(after)
+        new = score_corrections(engine, examples)
+    return [(one.value, two.value) for one, two in zip(old, new, strict=True)]
+
+
+def check(
+    engine: Engine, now: Served, after: Stack, material: Material, policy: LearnPolicy,
+    known: dict[str, ItemScore] | None = None,
+) -> Checked:
+    """Score what must not be lost under both stacks.
+
+    Args:
+        known: scores under what serves now, by example id; what is missing is measured and added.
+    """
+    size = policy.slice_size
+    known = {} if known is None else known
+    groups = {
+        "probe": material.guard[-size:],
+        "approved": material.approved[-size:],
+        "earlier corrections": material.earlier[-size:],
+        "fresh corrections": material.fresh[-size:],
+    }
+    everything = [example for examples in groups.values() for example in examples]
+    missing = [example for example in everything if example.id not in known]
+    with serving(engine, now.stack, now.stack):
+        known.update(zip((one.id for one in missing), score_known(engine, missing), strict=True))
+        engine.set_stack(after)
+        new = dict(zip((one.id for one in everything), score_known(engine, everything), strict=True))
+    slices = tuple(
+        compare(name, [known[one.id] for one in examples], [new[one.id] for one in examples])
+        for name, examples in groups.items()
+        if examples
+    )
+    own = [example.id for name, examples in groups.items() if name != "probe" for example in examples]
+    fixed = tuple(id for id in own if new[id].exact and not known[id].exact)
+    return Checked(slices, fixed, tuple(id for id in own if known[id].exact and not new[id].exact))
+
+
+def replayed(material: Material, policy: LearnPolicy) -> list[Example]:
+    """Return what is replayed in one run: half the owner's newest known answers, the rest from the probe set."""
+    known = sorted((*material.earlier, *material.approved), key=lambda example: example.time)
+    own = known[-(policy.replay_size // 2) :]
+    room = min(policy.replay_size - len(own), len(material.probe))
+    chosen = np.random.default_rng(policy.recipe.seed).permutation(len(material.probe))[:room]
+    return [*own, *(material.probe[index] for index in chosen)]
+
+
+def _challengers(run: Run) -> list[_Challenger]:
+    """Train one challenger per group of folds until the target evidence is held out."""
+    gate, material = run.policy.gate, run.material
+    made: list[_Challenger] = []
+    for folds in fold_groups([one.request for one in material.fresh], gate):
+        outside = Material(
+            fresh=_outside(material.fresh, folds, gate), earlier=_outside(material.earlier, folds, gate),
+            approved=material.approved, probe=material.probe, guard=material.guard,
+        )
+        held_out = tuple(one for one in material.fresh if one not in outside.fresh)
+        if outside.fresh:
+            made.append(_Challenger(_train(run, outside, "challenger"), outside, held_out))
+        if sum(len(one.held_out) for one in made) >= gate.target_evidence:
+            break
+    return made
+
+
+def _outside(examples: Sequence[Example], folds: frozenset[int], gate: GatePolicy) -> tuple[Example, ...]:
+    """Examples whose fold is not held out."""
+    return tuple(one for one in examples if fold_of(one.request, gate) not in folds)
+
+
+def _first_look(run: Run, challenger: _Challenger, strength: float) -> Outcome:
+    """Does one challenger lose an old skill? The held-out evidence is not looked at."""
+    data = _bytes(run, challenger.weights, strength)
+    checked = check(run.engine, run.now, _stack(run, data), challenger.material, run.policy, run.known)
+    return Outcome(decide([], checked.slices, run.policy.gate), data, checked)
+
+
+def _evidence(run: Run, challengers: Sequence[_Challenger], strength: float) -> list[Pair]:
+    """What every challenger makes of what it has not seen."""
+    pairs: list[Pair] = []
+    for one in challengers:
+        data = _bytes(run, one.weights, strength)
+        pairs += evidence(run.engine, one.held_out, run.now.stack, _stack(run, data))
+    return pairs
+
+
+def _last_look(run: Run, final: LoraWeights, strength: float, proven: Ruling) -> Outcome:
+    """Check the adapter that would serve; a fallen slice overrules the proven gain."""
+    data = _bytes(run, final, strength)
+    checked = check(run.engine, run.now, _stack(run, data), run.material, run.policy, run.known)
+    fallen = decide([], checked.slices, run.policy.gate)
+    if fallen.decision != "reject":
+        return Outcome(proven, data, checked)
+    ruling = Ruling("reject", fallen.reason, proven.gain, proven.lower, proven.upper, proven.evidence)
+    return Outcome(ruling, data, checked)
+
+
+def _train(run: Run, material: Material, phase: str) -> LoraWeights:
+    """Train on the fresh corrections of `material` with replay of the rest."""
+    report = run.progress
+
+    def tell(step: int, steps: int, loss: float) -> None:
+        if report is not None:
+            report(phase, step, steps, loss)
+
+    return train(
+        run.base, material.fresh, replayed(material, run.policy), run.policy.recipe,
+        start=run.start, under=run.under, reference=run.reference, progress=tell,
+    )
+
+
+def _bytes(run: Run, weights: LoraWeights, strength: float) -> bytes:
+    """The adapter `strength` of the way from where training started, as bytes."""
+    return to_gguf(blend(run.start, weights, strength), run.base.geometry, run.base.digest)
+
+
+def _stack(run: Run, data: bytes) -> Stack:
+    """What would serve with `data` as the personal adapter."""
+    return run.now.with_adapter("personal", digest(data), data)
+
