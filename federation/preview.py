@@ -8,18 +8,19 @@ from federation.device import Trainer
 from federation.membership import Membership
 from federation.spec import RoundSpec
 from federation.update import Expected, PrivateUpdate, privatise
-from learner.base import Geometry
+from learner.base import Base
 from learner.export import from_gguf
 from store.base import StoreBase
 from store.records import Spend
 
 
 def preview(
-    store: StoreBase, place: Membership, geometry: Geometry, train: Trainer, default: RoundSpec
+    store: StoreBase, place: Membership, base: Base, train: Trainer, default: RoundSpec
 ) -> tuple[PrivateUpdate, float]:
     """Return the update for the round after the newest release seen, and the epsilon it would cost.
 
     Args:
+        base: what training runs on.
         default: the mechanism to assume before the first release.
 
     Raises:
@@ -27,12 +28,12 @@ def preview(
     """
     newest = place.newest()
     spec = newest.mechanism if newest else default
-    start = adapter.empty(spec, geometry)
+    start = adapter.empty(spec, base.geometry)
     if newest:
-        start = from_gguf((place.folder / "newest.gguf").read_bytes(), geometry, place.base)
+        start = from_gguf((place.folder / "newest.gguf").read_bytes(), base.geometry, place.base)
     spends = store.all(Spend)
     cost = price(spends, spec, place.limits, time.time())
     delta = train(eligible(store.examples(), spends, place.limits), spec, start)
     release, number = (newest.id, newest.round + 1) if newest else ("sha256:" + "0" * 64, 1)
-    expected = Expected(place.base, release, number, spec, adapter.layout(geometry, spec.rank))
+    expected = Expected(place.base, release, number, spec, adapter.layout(base.geometry, spec.rank))
     return privatise(delta, expected), cost.epsilon

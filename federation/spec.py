@@ -21,7 +21,7 @@ YEAR = 365.25 * 86400.0  # seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundSpec:
-    """The mechanism of one round: DP-SGD over the cores of the B factors, on the device, one correction as the unit."""
+    """The mechanism of one round: DP-SGD over the B factors, on the device, one correction as the unit."""
 
     unit: Literal["correction"] = "correction"
     clipping_norm: float  # L2 bound of one example's gradient
@@ -32,7 +32,7 @@ class RoundSpec:
     learning_rate: float
     rank: int
     alpha: float
-    seed_a: int  # the public factors A and U come from this seed and the base; never trained
+    seed_a: int  # the A factors come from this seed and are never trained
     max_tokens: int = 512  # longer examples are left out
     bits: Literal[8, 16] = 8
     quantum: float  # value of one level on the wire

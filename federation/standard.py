@@ -32,7 +32,7 @@ def standard_plan(model: ModelFile, geometry: Geometry, *, rounds: int, devices:
     """
     delta = Limits().delta
     noise = calibrate(epsilon, delta, sampling_rate=SAMPLING_RATE, steps=STEPS * rounds)
-    count = sum(rank * rank for _, rank in adapter.layout(geometry, RANK))
+    count = sum(outputs * rank for _, outputs, rank in adapter.layout(geometry, RANK))
     quantum, max_norm = wire_scale(
         noise_multiplier=noise,
         clipping_norm=CLIPPING_NORM,

@@ -131,10 +131,14 @@ def check(
 
 
 def replayed(material: Material, policy: LearnPolicy) -> list[Example]:
-    """Return what is replayed in one run: half the owner's newest known answers, the rest from the probe set."""
-    known = sorted((*material.earlier, *material.approved), key=lambda example: example.time)
-    own = known[-(policy.replay_size // 2) :]
-    room = min(policy.replay_size - len(own), len(material.probe))
+    """Return what is replayed in one run: earlier corrections, approved answers (the newest), and probe pairs.
+
+    A quarter, a quarter and the rest; what one group does not fill goes to the next.
+    """
+    size = policy.replay_size
+    own = list(material.earlier[-(size // 4) :])
+    own += material.approved[-(size // 2 - len(own)) :]
+    room = min(size - len(own), len(material.probe))
     chosen = np.random.default_rng(policy.recipe.seed).permutation(len(material.probe))[:room]
     return [*own, *(material.probe[index] for index in chosen)]
 

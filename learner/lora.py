@@ -61,10 +61,6 @@ class Attached:
         """Return what learns: the own adapter's B, and A unless frozen."""
         return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
 
-    def outputs(self) -> dict[str, torch.nn.Parameter]:
-        """Return the own adapter's B [out, rank] of every linear."""
-        return {path: layer.lora_B[OWN].weight for path, layer in _lora_layers(self.base).items()}
-
     def hasten(self, dtype: torch.dtype) -> None:
         """Use the faster forward of `fast` until the adapter is taken out; not for private training.
 

@@ -16,6 +16,6 @@ class LearnPolicy:
     recipe: Recipe = field(default_factory=Recipe)
     gate: GatePolicy = field(default_factory=GatePolicy)
     flags: PerformanceFlags = field(default_factory=PerformanceFlags)
-    strengths: tuple[float, ...] = (1.0, 0.7, 0.5)  # tried in turn: share of the way from the old adapter to the new
+    strengths: tuple[float, ...] = (0.8, 0.6, 0.4)  # tried in turn: share of the way from the old adapter to the new
     slice_size: int = 120  # items per protected slice, the newest
     replay_size: int = 160  # different examples replayed in one run; half the owner's own, the newest

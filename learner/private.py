@@ -1,10 +1,9 @@
-"""Private training: DP-SGD over the cores of a shared adapter, one correction as the unit. Opacus' one home.
+"""Private training: DP-SGD over the B factors of a shared adapter, one correction as the unit. Opacus' one home.
 
 Abadi et al. 2016 (arXiv 1607.00133) as it is accounted: Poisson sampling and Gaussian noise from the OS CSPRNG, with
 the sampling rate, the number of steps, the clipping norm and the divisor fixed and public. None depends on how many
-examples there are, so a neighbouring data set runs the very same mechanism. A is frozen and public (FFA-LoRA, Sun et
-al. 2024, arXiv 2403.12313) and B moves in a public subspace, B = U M: averaging M over devices is exact, noise is not
-multiplied by noise, and there is little to add noise to.
+examples there are, so a neighbouring data set runs the very same mechanism. A is frozen and comes from a public seed
+(FFA-LoRA, Sun et al. 2024, arXiv 2403.12313): averaging B over devices is exact, and noise is not multiplied by noise.
 
 Opacus' optimiser clips the per-example gradients that `per_example` computes; the noise is ours, because Opacus'
 secure mode cannot be installed. Accounting is `accountant`'s business, sending is the federation's. Nothing of the run
@@ -23,9 +22,8 @@ from opacus.optimizers import DPOptimizer
 from learner.accountant import MechanismRun
 from learner.base import Base
 from learner.encode import Encoded, collate, encode_all
-from learner.lora import Array, Attached, LoraSpec, LoraWeights, attached
+from learner.lora import LoraSpec, LoraWeights, attached, extract
 from learner.noise import ClippedSum, noised, poisson_sample
-from learner.subspace import Cores
 from learner.train import answer_log_probs
 from store.errors import IntegrityError
 from store.records import Example
@@ -37,7 +35,7 @@ MICROBATCH = 16  # examples whose gradients are held at once; speed and memory o
 class PrivateSpec:
     """One run of the mechanism. Every field is public and fixed before any data is looked at."""
 
-    clipping_norm: float  # L2 bound of one example's gradient over all cores M
+    clipping_norm: float  # L2 bound of one example's gradient over all B factors
     noise_multiplier: float  # standard deviation of the noise of one step, in clipping norms
     sampling_rate: float  # Poisson probability of each example in each step
     steps: int
@@ -57,9 +55,9 @@ class PrivateSpec:
 
 @dataclass(frozen=True, slots=True)
 class PrivateDelta:
-    """The noised change of the cores, float32 [rank, rank] per linear, and the mechanism it came from."""
+    """The noised change of the B factors, float32 [out, rank] per linear, and the mechanism it came from."""
 
-    core: Cores
+    b: Mapping[str, NDArray[np.float32]]
     spec: PrivateSpec
 
 
@@ -101,12 +99,9 @@ def train_private(
     spec: PrivateSpec,
     *,
     start: LoraWeights,
-    basis: Mapping[str, Array],
     progress: Callable[[int, int], None] = lambda _step, _steps: None,
 ) -> PrivateDelta:
-    """Run DP-SGD from the shared adapter `start` and return the noised change of its cores M, where B = U M.
-
-    `basis` holds the public U [out, rank] of every linear.
+    """Run DP-SGD from the shared adapter `start` and return the noised change of its B factors.
 
     Formal guarantee: with adjacency "add or remove one example", the result is (epsilon, delta)-differentially private
     for every pair that `accountant.epsilon([spec.mechanism], delta)` bounds. Examples not marked for sharing, or longer
@@ -119,25 +114,23 @@ def train_private(
     sequences = encode_all(base, shared, max_tokens=spec.max_tokens)
     lora = LoraSpec(rank=spec.rank, alpha=spec.alpha, seed=spec.seed_a, freeze_a=True)
     with attached(base, lora, start=start) as held:
-        training = _Training.over(held, start, basis, spec)
+        held.per_example()
+        optimizer = _optimizer(held.parameters(), spec)
         for step in range(spec.steps):
-            _step(training, sequences, spec.sampling_rate)
+            _step(base, optimizer, sequences, spec.sampling_rate)
             progress(step + 1, spec.steps)
-        change = training.change()
-    if not any(core.any() for core in change.values()):
-        raise IntegrityError("private training changed no weight", code="trained_into_nothing")
-    return PrivateDelta(change, spec)
+        trained = extract(held)
+    return PrivateDelta(_change(start, trained), spec)
 
 
-def example_gradient_norm(
-    base: Base, example: Example, spec: PrivateSpec, start: LoraWeights, basis: Mapping[str, Array]
-) -> float:
+def example_gradient_norm(base: Base, example: Example, spec: PrivateSpec, start: LoraWeights) -> float:
     """Return the L2 norm of what `example` alone adds to a step's sum, after clipping; for sensitivity checks."""
     lora = LoraSpec(rank=spec.rank, alpha=spec.alpha, seed=spec.seed_a, freeze_a=True)
     with attached(base, lora, start=start) as held:
-        training = _Training.over(held, start, basis, spec)
-        training.accumulate(encode_all(base, [example], max_tokens=spec.max_tokens))
-        return float(torch.cat([p.summed_grad.flatten().double() for p in training.optimizer.params]).norm())
+        held.per_example()
+        optimizer = _optimizer(held.parameters(), spec)
+        _accumulate(base, optimizer, encode_all(base, [example], max_tokens=spec.max_tokens))
+        return float(torch.cat([p.summed_grad.flatten().double() for p in optimizer.params]).norm())
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], spec: PrivateSpec) -> SystemNoiseOptimizer:
@@ -150,71 +143,27 @@ def _optimizer(parameters: list[torch.nn.Parameter], spec: PrivateSpec) -> Syste
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Training:
-    """The cores that learn, and the B factors of the attached adapter that follow them."""
-
-    base: Base
-    optimizer: SystemNoiseOptimizer
-    cores: dict[str, torch.nn.Parameter]  # M [rank, rank]
-    outputs: dict[str, torch.nn.Parameter]  # B [out, rank], as the model runs
-    basis: dict[str, torch.Tensor]  # U [out, rank]
-    origin: dict[str, torch.Tensor]  # B at the start
-
-    @classmethod
-    def over(cls, held: Attached, start: LoraWeights, u: Mapping[str, Array], spec: PrivateSpec) -> "_Training":
-        """Set up cores of zero over the attached adapter."""
-        held.per_example()
-        basis = {path: torch.from_numpy(u[path]) for path in held.outputs()}
-        cores = {path: torch.nn.Parameter(torch.zeros(spec.rank, spec.rank)) for path in basis}
-        origin = {path: torch.from_numpy(b) for path, b in start.b.items()}
-        return cls(held.base, _optimizer(list(cores.values()), spec), cores, held.outputs(), basis, origin)
-
-    def accumulate(self, group: Sequence[Encoded]) -> None:
-        """Add the group's clipped gradients: those of B, seen through U."""
-        _backward(self.base, group)
-        for path, output in self.outputs.items():
-            seen = torch.einsum("ok,nor->nkr", self.basis[path], _taken(output))
-            vars(self.cores[path])["grad_sample"] = seen
-        self.optimizer.accumulate()
-
-    def release(self) -> None:
-        """Noise and move the cores, and let B follow."""
-        self.optimizer.release()
-        with torch.no_grad():
-            for path, output in self.outputs.items():
-                output.copy_(self.origin[path] + self.basis[path] @ self.cores[path])
-
-    def change(self) -> dict[str, NDArray[np.float32]]:
-        """Return the cores as they are now.
-
-        Raises:
-            IntegrityError: one is not finite.
-        """
-        change = {path: core.detach().numpy().copy() for path, core in self.cores.items()}
-        if not all(np.isfinite(core).all() for core in change.values()):
-            raise IntegrityError("private training diverged", code="not_finite")
-        return change
-
-
-def _step(training: _Training, sequences: Sequence[Encoded], sampling_rate: float) -> None:
+def _step(base: Base, optimizer: SystemNoiseOptimizer, sequences: Sequence[Encoded], sampling_rate: float) -> None:
     """One step: sample, clip, noise, move. An empty batch is a step of pure noise."""
     chosen = [sequences[index] for index in poisson_sample(len(sequences), sampling_rate)]
     if not chosen:
-        training.optimizer.accumulate_nothing()
+        optimizer.accumulate_nothing()
     for first in range(0, len(chosen), MICROBATCH):
-        training.accumulate(chosen[first : first + MICROBATCH])
-    training.release()
+        _accumulate(base, optimizer, chosen[first : first + MICROBATCH])
+    optimizer.release()
 
 
-def _taken(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Take the per-example gradient off a parameter."""
-    gradient: torch.Tensor = vars(parameter).pop("grad_sample")
-    return gradient
-
-
-def _backward(base: Base, group: Sequence[Encoded]) -> None:
+def _accumulate(base: Base, optimizer: SystemNoiseOptimizer, group: Sequence[Encoded]) -> None:
     """Backpropagate the sum of the examples' losses, each the mean over its own answer's tokens."""
     batch = collate(group)
     losses = -answer_log_probs(base, batch).gather(1, batch.targets[:, None])[:, 0]
     (losses * batch.weights).sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.accumulate()
+
+
+def _change(start: LoraWeights, trained: LoraWeights) -> dict[str, NDArray[np.float32]]:
+    """B after minus B before; refuses a run that changed nothing."""
+    change = {path: np.asarray(trained.b[path] - start.b[path], np.float32) for path in start.b}
+    if not any(array.any() for array in change.values()):
+        raise IntegrityError("private training changed no weight", code="trained_into_nothing")
+    return change

@@ -19,7 +19,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def call(home: Path) -> Call:  # noqa: ARG001 - for its environment
+def call(home: Path) -> Call:
     """Run one command line in this process, as `run` does for the real command."""
 
     def call(*words: str, stdin: str = "") -> Result:

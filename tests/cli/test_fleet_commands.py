@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from learner.subspace import public_subspace
 
 from federation import deploy
 from federation.plan import ServerFolder
@@ -13,7 +14,6 @@ from federation.server import Operator
 from federation.standard import standard_plan
 from feedback.models import check_model, embedded_model
 from learner.base import load_base
-from learner.subspace import public_subspace
 from store.records import digest
 from tests.cli.helpers import Call
 

@@ -18,7 +18,7 @@ ELSEWHERE = {  # needs a trained adapter, a running loop, a fleet or a release: 
 
 
 @pytest.fixture
-def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[str]]:  # noqa: ARG001
+def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[str]]:
     """A home with something of everything; returns the arguments each command needs there."""
     with Session(place=home).store() as store:
         said = Interaction(messages=(Message("user", "words"),), answer="a", model=digest(b""), time=1.0)

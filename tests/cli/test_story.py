@@ -72,6 +72,7 @@ def test_a_corrected_habit_is_answered_right_after_learning(ready: Call, home: P
         time.sleep(1.0)
         os.kill(child, signal.SIGKILL)
         process.kill()
+    wait_until(lambda: learner(home) is None)
     assert ready("privacy", "verify").code == 0
     status = ready("status", "--json").data
     assert status["serving"] == {"shared": None, "personal": None}

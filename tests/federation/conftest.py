@@ -16,5 +16,5 @@ def _identity() -> None:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
-    """Three devices whose changes are 0.1, 0.2 and 0.3."""
-    return make_fleet(tmp_path, values=(0.1, 0.2, 0.3))
+    """Three devices whose changes are 0.01, 0.02 and 0.03."""
+    return make_fleet(tmp_path, values=(0.01, 0.02, 0.03))

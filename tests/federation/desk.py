@@ -12,13 +12,13 @@ from flwr.serverapp import Grid
 
 from federation import adapter, membership, pki, registry
 from federation.deploy import create_server
-from federation.device import Device, Start
+from federation.device import Device
 from federation.plan import Plan, ServerFolder
 from federation.spec import Limits, Pace, RoundSpec, wire_scale
 from federation.update import MECHANISM, Expected
 from learner.base import Geometry
+from learner.lora import LoraWeights
 from learner.private import PrivateDelta, PrivateSpec
-from learner.subspace import Subspace
 from store.memory import MemoryStore
 from store.records import Consent, Correction, Example, Interaction, digest
 from store.records import Message as Turn
@@ -38,11 +38,7 @@ GEOMETRY = Geometry(
     },
 )
 LAYOUT = adapter.layout(GEOMETRY, RANK)
-COUNT = sum(rank * rank for _, rank in LAYOUT)
-SPACE = Subspace(
-    {path: np.eye(RANK, wide, dtype=np.float32) for path, (_, wide) in GEOMETRY.shapes.items()},
-    {path: np.eye(out, RANK, dtype=np.float32) for path, (out, _) in GEOMETRY.shapes.items()},
-)
+COUNT = sum(outputs * rank for _, outputs, rank in LAYOUT)
 
 
 def make_spec(**changes: object) -> RoundSpec:
@@ -59,7 +55,7 @@ def make_spec(**changes: object) -> RoundSpec:
 def make_delta(spec: RoundSpec, fill: Callable[[tuple[int, int]], np.ndarray]) -> PrivateDelta:
     """A delta as private training would return it, with numbers of our own."""
     mechanism = PrivateSpec(**{name: getattr(spec, name) for name in MECHANISM})
-    return PrivateDelta({name: fill((rank, rank)).astype(np.float32) for name, rank in LAYOUT}, mechanism)
+    return PrivateDelta({name: fill((out, rank)).astype(np.float32) for name, out, rank in LAYOUT}, mechanism)
 
 
 def make_expected(spec: RoundSpec | None = None, **changes: object) -> Expected:
@@ -79,7 +75,7 @@ class Owner:
 def constant_trainer(owner_taught: list[list[Example]], value: float) -> Callable[..., PrivateDelta]:
     """A trainer whose noised change is `value` everywhere."""
 
-    def train(examples: list[Example], spec: RoundSpec, _start: Start) -> PrivateDelta:
+    def train(examples: list[Example], spec: RoundSpec, _start: LoraWeights) -> PrivateDelta:
         owner_taught.append(list(examples))
         return make_delta(spec, lambda shape: np.full(shape, value))
 
@@ -113,7 +109,7 @@ def add_correction(store: MemoryStore, text: str, *, share: bool = True) -> None
 
 
 def make_fleet(root: Path, count: int = 3, *, values: Iterable[float] = (), limits: Limits | None = None) -> Fleet:
-    """`count` devices with one correction each, consented and enrolled; device i changes its cores by values[i]."""
+    """`count` devices with one correction each, consented and enrolled; device i changes B by values[i]."""
     release_key = create_server(root / "server")
     folder = ServerFolder(root / "server")
     plan = Plan(

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from federation.basis import encode
 from federation.client_app import respond
 from federation.device import LOCK, Device
 from federation.protocol import Order, Reply, SignedOrder, sign_order
@@ -18,23 +17,16 @@ from federation.server import Operator
 from federation.spec import YEAR, Limits
 from store.errors import IntegrityError, ReleaseRejected, UsageError
 from store.records import Consent, Egress, Spend, digest
-from tests.federation.desk import BASE, SPACE, Fleet, Owner, add_correction, make_delta, make_fleet, make_spec
+from tests.federation.desk import BASE, Fleet, Owner, add_correction, make_delta, make_fleet, make_spec
 
 
-def ask(
-    fleet: Fleet,
-    owner: Owner,
-    *,
-    release: Release | None = None,
-    shared: dict[str, bytes] | None = None,
-    **changes: object,
-) -> Reply:
+def ask(fleet: Fleet, owner: Owner, *, release: Release | None = None, **changes: object) -> Reply:
     """Send `owner` a properly signed order, with changes, and return its answer."""
-    operator = Operator.open(fleet.folder, fleet.plan, SPACE, None)
+    operator = Operator.open(fleet.folder, fleet.plan, None)
     release = release or operator._start()
     device = owner.device.key.public_key().public_bytes_raw().hex()
     order = replace(operator._order("run", release), **{"nonce": "a" * 32, "device": device, **changes})
-    return owner.device.answer(sign_order(order, fleet.key), operator._shared(release) | (shared or {}))
+    return owner.device.answer(sign_order(order, fleet.key), release.envelope, release.adapter)
 
 
 def ledgers(owner: Owner) -> tuple[list[Spend], list[Egress]]:
@@ -202,25 +194,22 @@ def test_an_order_for_another_device_or_by_another_key_is_not_answered_at_all(tm
     fleet, foreign = make_fleet(tmp_path / "a", 2), make_fleet(tmp_path / "b", 1)
     with pytest.raises(ReleaseRejected):
         ask(fleet, fleet.owners[0], device=fleet.owners[1].device.key.public_key().public_bytes_raw().hex())
-    operator = Operator.open(fleet.folder, fleet.plan, SPACE, None)
-    release = operator._start()
-    order, shared = replace(operator._order("run", release), nonce="c" * 32), operator._shared(release)
+    release = Operator.open(fleet.folder, fleet.plan, None)._start()
+    order = replace(Operator.open(fleet.folder, fleet.plan, None)._order("run", release), nonce="c" * 32)
     with pytest.raises(ReleaseRejected):
-        fleet.owners[0].device.answer(sign_order(order, foreign.key), shared)
+        fleet.owners[0].device.answer(sign_order(order, foreign.key), release.envelope, release.adapter)
     for body in (b"", b"{}", b"[1]", b"\xff", b"x" * 20_000):
         with pytest.raises(ReleaseRejected):
-            fleet.owners[0].device.answer(SignedOrder(body, bytes(64)), shared)
+            fleet.owners[0].device.answer(SignedOrder(body, bytes(64)), release.envelope, release.adapter)
 
 
 def test_an_order_on_a_release_that_does_not_verify_is_declined(fleet: Fleet) -> None:
     """Changed adapter bytes, an order for another release, an order out of turn."""
     owner = fleet.owners[0]
-    release = Operator.open(fleet.folder, fleet.plan, SPACE, None)._start()
+    release = Operator.open(fleet.folder, fleet.plan, None)._start()
     spoiled = Release(release.manifest, release.signature, release.adapter[:-1] + b"\x01")
     assert ask(fleet, owner, release=spoiled).decline == "release"
     assert ask(fleet, owner, **{"round": 5}).decline == "release"
-    for basis in (b"", bytes(len(encode(SPACE.u))), encode({path: 2 * u for path, u in SPACE.u.items()})):
-        assert ask(fleet, owner, shared={"basis": basis}).decline == "release"
     other = replace(owner.device, membership=replace(owner.device.membership, base=digest(b"another")))
     assert ask(fleet, replace(owner, device=other)).decline == "base"
     assert ledgers(owner) == ([], [])
@@ -260,7 +249,7 @@ def test_a_delta_that_breaks_the_contract_never_leaves(fleet: Fleet, name: str) 
 def test_the_newest_release_seen_is_remembered_and_older_ones_are_refused(fleet: Fleet) -> None:
     """A server that goes back in time is refused after a restart of the device too."""
     owner = fleet.owners[0]
-    operator = Operator.open(fleet.folder, fleet.plan, SPACE, None)
+    operator = Operator.open(fleet.folder, fleet.plan, None)
     first = operator._start()
     ask(fleet, owner)
     manifest = replace(first.manifest, round=1, parent=first.manifest.id)

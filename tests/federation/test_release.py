@@ -18,7 +18,7 @@ from learner.export import to_gguf
 from learner.lora import LoraWeights
 from store.errors import ReleaseRejected
 from store.records import canonical, digest
-from tests.federation.desk import BASE, GEOMETRY, RANK, SPACE, make_spec
+from tests.federation.desk import BASE, GEOMETRY, make_spec
 
 KEY = Ed25519PrivateKey.generate()
 SPEC = make_spec()
@@ -26,8 +26,8 @@ SPEC = make_spec()
 
 def weights(value: float = 0.5) -> LoraWeights:
     """Public A, constant B."""
-    cores = {path: np.full((RANK, RANK), value, np.float32) for path in SPACE.u}
-    return SPACE.moved(SPACE.empty(SPEC.alpha), cores)
+    start = adapter.empty(SPEC, GEOMETRY)
+    return adapter.moved(start, {name: np.full(b.shape, value, np.float32) for name, b in start.b.items()})
 
 
 def make_release(content: LoraWeights | None = None, *, key: Ed25519PrivateKey = KEY, **changes: object) -> Release:
@@ -42,7 +42,6 @@ def make_release(content: LoraWeights | None = None, *, key: Ed25519PrivateKey =
         cohort=8,
         adapter=digest(data),
         size=len(data),
-        basis=digest(b"basis"),
         max_norm=adapter.norm(content) * 1.000001,
         mechanism=SPEC,
         epsilon=2.0,
@@ -174,14 +173,14 @@ def test_a_signed_manifest_with_nonsense_is_refused(changes: dict[str, object]) 
     assert refusal(forge({**asdict(made.manifest), **changes}), made.adapter) in {"version", "range", "format"}
 
 
-def test_a_release_whose_a_is_not_orthonormal_is_refused() -> None:
-    """A of another size would be a way around the norm bound of B."""
+def test_a_release_whose_a_is_not_public_is_refused() -> None:
+    """A is what the seed says; anything else could be a trap."""
     content = weights()
     name = next(iter(content.a))
     other = LoraWeights({**content.a, name: content.a[name] + np.float32(0.1)}, content.b, content.alpha)
     with pytest.raises(ReleaseRejected) as refused:
         adapter.open_release(make_release(other), GEOMETRY, max_norm=100)
-    assert refused.value.code == "factors"
+    assert refused.value.code == "seed"
 
 
 def test_a_release_that_is_too_large_is_refused() -> None:

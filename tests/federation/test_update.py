@@ -27,7 +27,7 @@ def test_an_update_survives_the_wire_within_one_level(bits: int) -> None:
     expected = make_expected(make_spec(bits=bits))
     delta = make_delta(expected.spec, gaussian(1, 0.2))
     got = decode(privatise(delta, expected).encode(), expected).values()
-    sent = np.concatenate([delta.core[name].ravel() for name, _ in LAYOUT])
+    sent = np.concatenate([delta.b[name].ravel() for name, _, _ in LAYOUT])
     assert np.abs(got - sent).max() < expected.spec.quantum * (1 + 1e-5)
 
 
@@ -77,12 +77,9 @@ def test_a_delta_of_other_shapes_never_becomes_an_update() -> None:
     expected = make_expected()
     delta = make_delta(expected.spec, np.zeros)
     first = LAYOUT[0][0]
-    for core in (
-        {**delta.core, first: np.zeros((3, 3), np.float32)},
-        {k: v for k, v in delta.core.items() if k != first},
-    ):
+    for b in ({**delta.b, first: np.zeros((3, 3), np.float32)}, {k: v for k, v in delta.b.items() if k != first}):
         with pytest.raises(UsageError, match="layout"):
-            privatise(replace(delta, core=core), expected)
+            privatise(replace(delta, b=b), expected)
 
 
 def sound() -> bytes:

@@ -15,7 +15,10 @@ from store.base import StoreBase
 from store.memory import MemoryStore
 from store.records import Correction, Example, Interaction, Message
 
-ROOMS = ("kitchen", "bedroom", "library", "hall", "bathroom", "office", "garage", "attic", "cellar", "porch", "nursery", "study")
+ROOMS = (
+    "kitchen", "bedroom", "library", "hall", "bathroom", "office",
+    "garage", "attic", "cellar", "porch", "nursery", "study",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Whole learning runs on the embedded model: what is adopted, what is not, and what is left behind."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -99,7 +100,7 @@ def test_a_planted_bad_adapter_is_refused(
 ) -> None:
     """An adapter trained on wrong answers is rejected by the same gate, and nothing is written."""
     store, verdict = taught
-    wrong = [example(habit(room)[0], habit(other)[1]) for room, other in zip(ROOMS, ROOMS[1:], strict=False)]
+    wrong = [example(habit(room)[0], habit(other)[1]) for room, other in pairwise(ROOMS)]
     bad = to_gguf(train(base, wrong, [], POLICY.recipe), base.geometry, base.digest)
     before = store.count(Verdict)
     judged, adapter = judge_adapter(store, engine, bad, slot="personal", probe=probe, policy=POLICY)

@@ -14,7 +14,6 @@ from learner.encode import collate, encode_all
 from learner.lora import LoraSpec, LoraWeights, attached, fresh
 from learner.noise import total_norm
 from learner.private import PrivateSpec, example_gradient_norm, train_private
-from learner.subspace import public_subspace
 from learner.train import answer_log_probs
 from store.errors import IntegrityError
 from store.records import Example, Message
@@ -35,11 +34,6 @@ def base() -> Base:
 def start(base: Base) -> LoraWeights:
     """A shared adapter that has learned nothing yet."""
     return fresh(LoraSpec(SPEC.rank, SPEC.alpha, SPEC.seed_a), base.geometry)
-
-
-def basis(base: Base) -> dict[str, np.ndarray]:
-    """Public output directions of every linear."""
-    return dict(public_subspace(base, [], SPEC.rank, SPEC.seed_a).u)
 
 
 def example(prompt: str, answer: str, *, share: bool = True) -> Example:
@@ -63,22 +57,22 @@ def test_no_example_however_odd_moves_the_sum_by_more_than_the_clipping_norm(
     base: Base, start: LoraWeights, answer: str
 ) -> None:
     """Sensitivity: after clipping, one example's gradient has norm at most C(1 + 1e-5)."""
-    norm = example_gradient_norm(base, example("do it", answer), SPEC, start, basis(base))
+    norm = example_gradient_norm(base, example("do it", answer), SPEC, start)
     assert 0 < norm <= SPEC.clipping_norm * (1 + 1e-5)
 
 
 def test_clipping_is_what_bounds_it(base: Base, start: LoraWeights) -> None:
     """The check above can fail: with a hundred times the bound, the same example's norm exceeds C."""
     loose = replace(SPEC, clipping_norm=100 * SPEC.clipping_norm)
-    assert example_gradient_norm(base, example("do it", "ZQ" * 90), loose, start, basis(base)) > SPEC.clipping_norm
+    assert example_gradient_norm(base, example("do it", "ZQ" * 90), loose, start) > SPEC.clipping_norm
 
 
 def test_with_no_examples_the_result_is_noise_of_the_public_size(base: Base, start: LoraWeights) -> None:
     """Empty batches still add noise and count: the change is Gaussian with the deviation public figures give."""
-    delta = train_private(base, [], SPEC, start=start, basis=basis(base))
-    flat = np.concatenate([array.ravel() for array in delta.core.values()])
+    delta = train_private(base, [], SPEC, start=start)
+    flat = np.concatenate([array.ravel() for array in delta.b.values()])
     expected = SPEC.learning_rate * SPEC.noise_multiplier * SPEC.clipping_norm / SPEC.divisor * SPEC.steps**0.5
-    assert flat.std() == pytest.approx(expected, rel=0.12)  # 672 numbers
+    assert flat.std() == pytest.approx(expected, rel=0.03)
     assert abs(flat.mean()) < 5 * expected / flat.size**0.5
 
 
@@ -87,9 +81,9 @@ def test_neighbouring_data_sets_run_the_same_mechanism_and_give_the_same_shape(
     base: Base, start: LoraWeights, count: int
 ) -> None:
     """N and N + 1 corrections: same spec, same shapes, same public step; nothing tells how many there were."""
-    few, more = (train_private(base, some(n), SPEC, start=start, basis=basis(base)) for n in (count, count + 1))
+    few, more = (train_private(base, some(n), SPEC, start=start) for n in (count, count + 1))
     assert few.spec == more.spec == SPEC
-    assert {path: array.shape for path, array in few.core.items()} == {path: a.shape for path, a in more.core.items()}
+    assert {path: array.shape for path, array in few.b.items()} == {path: a.shape for path, a in more.b.items()}
 
 
 def test_without_noise_to_speak_of_it_learns_in_the_direction_of_the_corrections(
@@ -97,24 +91,24 @@ def test_without_noise_to_speak_of_it_learns_in_the_direction_of_the_corrections
 ) -> None:
     """The signal is there: with negligible noise the change is far from zero and repeatable in direction."""
     quiet = replace(SPEC, noise_multiplier=1e-6, sampling_rate=1.0)
-    first, second = (train_private(base, some(8), quiet, start=start, basis=basis(base)) for _ in range(2))
-    dot = sum(float((first.core[path] * second.core[path]).sum()) for path in first.core)
-    assert dot / (total_norm(list(first.core.values())) * total_norm(list(second.core.values()))) > 0.999
+    first, second = (train_private(base, some(8), quiet, start=start) for _ in range(2))
+    dot = sum(float((first.b[path] * second.b[path]).sum()) for path in first.b)
+    assert dot / (total_norm(list(first.b.values())) * total_norm(list(second.b.values()))) > 0.999
 
 
 def test_corrections_marked_never_share_leave_no_trace(base: Base, start: LoraWeights) -> None:
     """With negligible noise, a run over private corrections alone is a run over nothing."""
     quiet = replace(SPEC, noise_multiplier=1e-6, sampling_rate=1.0)
     secret = [example("my doctor", "calendar.add()", share=False)] * 5
-    signal = total_norm(list(train_private(base, some(5), quiet, start=start, basis=basis(base)).core.values()))
-    assert total_norm(list(train_private(base, secret, quiet, start=start, basis=basis(base)).core.values())) < 1e-3 * signal
+    signal = total_norm(list(train_private(base, some(5), quiet, start=start).b.values()))
+    assert total_norm(list(train_private(base, secret, quiet, start=start).b.values())) < 1e-3 * signal
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(base: Base, start: LoraWeights) -> None:
     """NaN in the weights gives NaN gradients: refused, nothing returned."""
     broken = LoraWeights(start.a, {path: np.full_like(b, np.nan) for path, b in start.b.items()}, start.alpha)
     with pytest.raises(IntegrityError):
-        train_private(base, some(3), replace(SPEC, sampling_rate=1.0), start=broken, basis=basis(base))
+        train_private(base, some(3), replace(SPEC, sampling_rate=1.0), start=broken)
 
 
 def test_per_example_gradients_equal_those_of_opacus(base: Base, start: LoraWeights) -> None:
@@ -139,6 +133,6 @@ def test_per_example_gradients_equal_those_of_opacus(base: Base, start: LoraWeig
 def test_the_base_comes_back_untouched(base: Base, start: LoraWeights) -> None:
     """After a private run no adapter and no hook is left in the model."""
     names = [name for name, _ in base.model.named_modules()]
-    train_private(base, some(2), SPEC, start=start, basis=basis(base))
+    train_private(base, some(2), SPEC, start=start)
     assert [name for name, _ in base.model.named_modules()] == names
     assert not any(module._forward_hooks or module._backward_hooks for module in base.model.modules())

@@ -17,7 +17,8 @@ def upgrade() -> None:
         """CREATE VIEW texts AS
         SELECT seq, CASE kind
             WHEN 'Interaction'
-            THEN coalesce(json_extract(body, '$.messages[#-1].content'), '') || char(10) || json_extract(body, '$.answer')
+            THEN coalesce(json_extract(body, '$.messages[#-1].content'), '') || char(10)
+                || json_extract(body, '$.answer')
             ELSE json_extract(body, '$.corrected') || char(10) || json_extract(body, '$.reason')
         END AS text
         FROM records WHERE body IS NOT NULL AND kind IN ('Interaction', 'Correction')"""
