@@ -13,14 +13,15 @@ from federation.spec import RoundSpec
 from federation.update import Layout
 from learner.base import Geometry
 from learner.export import from_gguf
-from learner.lora import LoraSpec, LoraWeights, fresh, public_a
+from learner.lora import LoraSpec, LoraWeights, fresh, layer_of, public_a
 from learner.noise import total_norm
 from store.errors import IntegrityError, ReleaseRejected
 
 
-def layout(geometry: Geometry, rank: int) -> Layout:
-    """Return the order in which the B factors travel: by name."""
-    return tuple((path, geometry.shapes[path][0], rank) for path in sorted(geometry.shapes))
+def layout(geometry: Geometry, spec: RoundSpec) -> Layout:
+    """Return the order in which the B factors that learn travel: by name."""
+    learning = sorted(path for path in geometry.shapes if layer_of(path) < spec.layers)
+    return tuple((path, geometry.shapes[path][0], spec.rank) for path in learning)
 
 
 def empty(spec: RoundSpec, geometry: Geometry) -> LoraWeights:
@@ -28,9 +29,13 @@ def empty(spec: RoundSpec, geometry: Geometry) -> LoraWeights:
     return fresh(_lora_spec(spec), geometry)
 
 
-def moved(weights: LoraWeights, change: Mapping[str, NDArray[np.float32]]) -> LoraWeights:
-    """Return `weights` with `change` added to its B factors; A stays."""
-    return LoraWeights(weights.a, {path: b + change[path] for path, b in weights.b.items()}, weights.alpha)
+def moved(weights: LoraWeights, change: Mapping[str, NDArray[np.float32]], share: float = 1.0) -> LoraWeights:
+    """Return `weights` with `share` of `change` added to its B factors; A and the other B stay."""
+    return LoraWeights(
+        weights.a,
+        {path: b + np.float32(share) * change[path] if path in change else b for path, b in weights.b.items()},
+        weights.alpha,
+    )
 
 
 def norm(weights: LoraWeights) -> float:

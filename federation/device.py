@@ -88,7 +88,7 @@ class Device:
             release.manifest.id,
             order.round,
             order.spec,
-            adapter.layout(self.geometry, order.spec.rank),
+            adapter.layout(self.geometry, order.spec),
         )
         payload = privatise(delta, expected).encode()
         self._record(order, consent, cost, payload)

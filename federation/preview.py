@@ -35,5 +35,5 @@ def preview(
     cost = price(spends, spec, place.limits, time.time())
     delta = train(eligible(store.examples(), spends, place.limits), spec, start)
     release, number = (newest.id, newest.round + 1) if newest else ("sha256:" + "0" * 64, 1)
-    expected = Expected(place.base, release, number, spec, adapter.layout(base.geometry, spec.rank))
+    expected = Expected(place.base, release, number, spec, adapter.layout(base.geometry, spec))
     return privatise(delta, expected), cost.epsilon

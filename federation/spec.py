@@ -14,7 +14,7 @@ from store.records import canonical, digest
 
 NOISE_LEVELS = 8  # quantisation levels per standard deviation of the noise: rounding adds 0.4 % to its variance at most
 HEADROOM = 1.25  # the norm bound over the expected norm of pure noise
-COUNTS = ("rank", "steps", "max_tokens")
+COUNTS = ("rank", "steps", "layers", "max_tokens")
 WHOLE = (*COUNTS, "seed_a", "bits")
 YEAR = 365.25 * 86400.0  # seconds
 
@@ -33,6 +33,7 @@ class RoundSpec:
     rank: int
     alpha: float
     seed_a: int  # the A factors come from this seed and are never trained
+    layers: int  # only the B factors of this many first layers learn and travel
     max_tokens: int = 512  # longer examples are left out
     bits: Literal[8, 16] = 8
     quantum: float  # value of one level on the wire

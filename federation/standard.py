@@ -3,21 +3,22 @@
 The figures and the measurements behind them are in docs/decisions/0007-private-sharing.md.
 """
 
-from federation import adapter
 from federation.plan import Plan
 from federation.spec import Limits, Pace, RoundSpec, wire_scale
 from feedback.models import ModelFile
 from learner.accountant import calibrate
 from learner.base import Geometry
+from learner.lora import layer_of
 
 SEED_A = 20_261_123
-RANK = 1
-ALPHA = 2.0
-STEPS = 10  # per round; with every correction in every step, more steps cost noise but no privacy
+RANK = 2
+ALPHA = 4.0
+LAYERS = 5  # the first layers learn
+STEPS = 3  # per round; with every correction in every step, more steps change nothing but the time
 SAMPLING_RATE = 1.0
 CLIPPING_NORM = 0.5
-LEARNING_RATE = 0.5
-DIVISOR = 32.0  # public stand-in for the number of corrections on a device
+LEARNING_RATE = 8.0
+DIVISOR = 240.0  # public stand-in for the number of corrections on a device
 
 
 def standard_plan(model: ModelFile, geometry: Geometry, *, rounds: int, devices: int, epsilon: float) -> Plan:
@@ -32,7 +33,7 @@ def standard_plan(model: ModelFile, geometry: Geometry, *, rounds: int, devices:
     """
     delta = Limits().delta
     noise = calibrate(epsilon, delta, sampling_rate=SAMPLING_RATE, steps=STEPS * rounds)
-    count = sum(outputs * rank for _, outputs, rank in adapter.layout(geometry, RANK))
+    count = sum(outputs * RANK for path, (outputs, _) in geometry.shapes.items() if layer_of(path) < LAYERS)
     quantum, max_norm = wire_scale(
         noise_multiplier=noise,
         clipping_norm=CLIPPING_NORM,
@@ -51,6 +52,7 @@ def standard_plan(model: ModelFile, geometry: Geometry, *, rounds: int, devices:
         rank=RANK,
         alpha=ALPHA,
         seed_a=SEED_A,
+        layers=LAYERS,
         quantum=quantum,
         max_norm=max_norm,
     )

@@ -25,7 +25,7 @@ MAGIC: Final = b"CRUP"
 VERSION: Final = 1
 MECHANISM: Final = (
     "unit", "clipping_norm", "noise_multiplier", "sampling_rate", "steps", "divisor", "learning_rate", "rank",
-    "alpha", "seed_a", "max_tokens",
+    "alpha", "seed_a", "layers", "max_tokens",
 )  # fmt: skip
 HEADER: Final = struct.Struct("<4sBBHII32s32s32s")  # magic, version, bits, 0, round, count, base, release, spec
 

@@ -58,7 +58,9 @@ def learn(
     with serving(engine, now.stack, now.stack):
         outcome = contest(run)
     made = None if outcome.ruling.decision == "wait" else _record(run, outcome.data)
-    return _keep(store, outcome.ruling, started, made, outcome.checked)
+    verdict = _keep(store, outcome.ruling, started, made, outcome.checked)
+    engine.set_stack(served(store, engine).stack)
+    return verdict
 
 
 def judge_adapter(

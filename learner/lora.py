@@ -61,6 +61,10 @@ class Attached:
         """Return what learns: the own adapter's B, and A unless frozen."""
         return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
 
+    def outputs(self) -> dict[str, torch.nn.Parameter]:
+        """Return the own adapter's B [out, rank] of every linear."""
+        return {path: layer.lora_B[OWN].weight for path, layer in _lora_layers(self.base).items()}
+
     def hasten(self, dtype: torch.dtype) -> None:
         """Use the faster forward of `fast` until the adapter is taken out; not for private training.
 
@@ -160,6 +164,11 @@ def public_a(spec: LoraSpec, geometry: Geometry) -> dict[str, Array]:
         path: _uniform(f"{spec.seed}:{spec.rank}:{path}", (spec.rank, wide)) / np.float32(math.sqrt(wide))
         for path, (_, wide) in geometry.shapes.items()
     }
+
+
+def layer_of(path: str) -> int:
+    """Return the number of the decoder layer a linear belongs to, e.g. 3 for ``model.layers.3.mlp.up_proj``."""
+    return int(path.partition(".layers.")[2].partition(".")[0])
 
 
 def require_finite(weights: LoraWeights) -> None:

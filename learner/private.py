@@ -22,13 +22,13 @@ from opacus.optimizers import DPOptimizer
 from learner.accountant import MechanismRun
 from learner.base import Base
 from learner.encode import Encoded, collate, encode_all
-from learner.lora import LoraSpec, LoraWeights, attached, extract
+from learner.lora import Attached, LoraSpec, LoraWeights, attached, extract, layer_of
 from learner.noise import ClippedSum, noised, poisson_sample
 from learner.train import answer_log_probs
 from store.errors import IntegrityError
 from store.records import Example
 
-MICROBATCH = 16  # examples whose gradients are held at once; speed and memory only, never the result
+MICROBATCH = 32  # examples whose gradients are held at once; speed and memory only, never the result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class PrivateSpec:
     rank: int
     alpha: float
     seed_a: int
+    layers: int  # only the B factors of this many first layers learn: fewer numbers to add noise to
     max_tokens: int = 512  # longer examples are left out
     unit: Literal["correction"] = "correction"
 
@@ -55,7 +56,7 @@ class PrivateSpec:
 
 @dataclass(frozen=True, slots=True)
 class PrivateDelta:
-    """The noised change of the B factors, float32 [out, rank] per linear, and the mechanism it came from."""
+    """The noised change of the B factors that learn, float32 [out, rank], and the mechanism it came from."""
 
     b: Mapping[str, NDArray[np.float32]]
     spec: PrivateSpec
@@ -115,12 +116,12 @@ def train_private(
     lora = LoraSpec(rank=spec.rank, alpha=spec.alpha, seed=spec.seed_a, freeze_a=True)
     with attached(base, lora, start=start) as held:
         held.per_example()
-        optimizer = _optimizer(held.parameters(), spec)
+        optimizer = _optimizer(_learning(held, spec.layers), spec)
         for step in range(spec.steps):
             _step(base, optimizer, sequences, spec.sampling_rate)
             progress(step + 1, spec.steps)
         trained = extract(held)
-    return PrivateDelta(_change(start, trained), spec)
+    return PrivateDelta(_change(start, trained, spec.layers), spec)
 
 
 def example_gradient_norm(base: Base, example: Example, spec: PrivateSpec, start: LoraWeights) -> float:
@@ -128,9 +129,16 @@ def example_gradient_norm(base: Base, example: Example, spec: PrivateSpec, start
     lora = LoraSpec(rank=spec.rank, alpha=spec.alpha, seed=spec.seed_a, freeze_a=True)
     with attached(base, lora, start=start) as held:
         held.per_example()
-        optimizer = _optimizer(held.parameters(), spec)
+        optimizer = _optimizer(_learning(held, spec.layers), spec)
         _accumulate(base, optimizer, encode_all(base, [example], max_tokens=spec.max_tokens))
         return float(torch.cat([p.summed_grad.flatten().double() for p in optimizer.params]).norm())
+
+
+def _learning(held: Attached, layers: int) -> list[torch.nn.Parameter]:
+    """Freeze the B factors beyond the first `layers` layers; return those that learn."""
+    for path, output in held.outputs().items():
+        output.requires_grad_(layer_of(path) < layers)
+    return held.parameters()
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], spec: PrivateSpec) -> SystemNoiseOptimizer:
@@ -161,9 +169,11 @@ def _accumulate(base: Base, optimizer: SystemNoiseOptimizer, group: Sequence[Enc
     optimizer.accumulate()
 
 
-def _change(start: LoraWeights, trained: LoraWeights) -> dict[str, NDArray[np.float32]]:
+def _change(start: LoraWeights, trained: LoraWeights, layers: int) -> dict[str, NDArray[np.float32]]:
     """B after minus B before; refuses a run that changed nothing."""
-    change = {path: np.asarray(trained.b[path] - start.b[path], np.float32) for path in start.b}
+    change = {
+        path: np.asarray(trained.b[path] - start.b[path], np.float32) for path in start.b if layer_of(path) < layers
+    }
     if not any(array.any() for array in change.values()):
         raise IntegrityError("private training changed no weight", code="trained_into_nothing")
     return change

@@ -42,9 +42,11 @@ def spread(work: Callable[[L, Tell], list[R]], lots: Sequence[L], tell: Tell) ->
             there.close()
             started[here] = process
         return _collect(set(started), tell)
-    finally:
+    except BaseException:
         for process in started.values():
             process.terminate()
+        raise
+    finally:
         for process in started.values():
             process.join(GRACE)
             process.kill()
@@ -78,10 +80,16 @@ def _received(end: Connection) -> tuple[str, Any]:
     return message
 
 
+def _leave(*_: object) -> None:
+    """End in good order, once: what the libraries do at exit is not disturbed by a second signal."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
+
+
 def _child(end: Connection, work: Callable[[L, Tell], list[R]], lot: L) -> None:
     """Work on one lot and send what is told, then the results or the error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children, by SIGTERM
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _leave)
     try:
         end.send(("done", work(lot, lambda who, what: end.send(("told", (who, what))))))
     except CorrigibleError as error:

@@ -62,7 +62,7 @@ def run_rounds(server: Path, members: Sequence[Member], model: ModelFile, progre
     folder = ServerFolder(server)
     result = run_fleet(folder, plan, devices, progress=progress)
     release, manifest = result.release, result.release.manifest
-    layout = adapter.layout(geometry, plan.spec.rank)
+    layout = adapter.layout(geometry, plan.spec)
     return FleetRun(
         rounds=tuple(map(_round, result.reports)),
         fleet_key=public_bytes(load_signing_key(folder.release_key)),

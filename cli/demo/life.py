@@ -30,7 +30,7 @@ from store.protectors import Argon2Cost, Passphrase
 from store.records import Consent, Correction, Example, Interaction, Message, Verdict
 from store.store import Store
 
-TALK = 120  # requests before learning
+TALK = 300  # requests before learning
 FIRST_DAYS = 40  # requests of the newcomer before the shared adapter is judged
 
 Say = Callable[[str], None]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from learner.subspace import public_subspace
 
 from federation import deploy
 from federation.plan import ServerFolder
@@ -35,10 +34,9 @@ def joined(ready: Call, server: ServerFolder) -> Call:
 def empty_release(server: ServerFolder) -> Path:
     """Publish the fleet's first release, an adapter that changes nothing; return its manifest."""
     model = check_model(embedded_model())
-    base = load_base(model)
-    plan = replace(standard_plan(model, base.geometry, rounds=1, devices=1, epsilon=8.0), rounds=0)
-    space = public_subspace(base, [], plan.spec.rank, plan.spec.seed_a)
-    Operator.open(server, plan, space, None).run("run", no_devices)
+    geometry = load_base(model).geometry
+    plan = replace(standard_plan(model, geometry, rounds=1, devices=1, epsilon=8.0), rounds=0)
+    Operator.open(server, plan, None).run("run", no_devices)
     (path,) = server.releases.glob("*.json")
     return path
 

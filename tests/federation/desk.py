@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from federation import adapter, membership, pki, registry
+from federation import membership, pki, registry
 from federation.deploy import create_server
 from federation.device import Device
 from federation.plan import Plan, ServerFolder
@@ -37,7 +37,7 @@ GEOMETRY = Geometry(
         "model.layers.0.mlp.down_proj": (WIDTH, WIDE),
     },
 )
-LAYOUT = adapter.layout(GEOMETRY, RANK)
+LAYOUT = tuple((path, GEOMETRY.shapes[path][0], RANK) for path in sorted(GEOMETRY.shapes))
 COUNT = sum(outputs * rank for _, outputs, rank in LAYOUT)
 
 
@@ -46,7 +46,7 @@ def make_spec(**changes: object) -> RoundSpec:
     figures = {"noise_multiplier": 2.0, "clipping_norm": 1.0, "steps": 10, "divisor": 8.0, "learning_rate": 0.5}
     quantum, max_norm = wire_scale(**figures, count=COUNT)
     fields = {
-        **figures, "sampling_rate": 0.25, "rank": RANK, "alpha": 8.0, "seed_a": 7, "quantum": quantum,
+        **figures, "sampling_rate": 0.25, "rank": RANK, "alpha": 8.0, "seed_a": 7, "layers": 1, "quantum": quantum,
         "max_norm": max_norm,
     }  # fmt: skip
     return RoundSpec(**{**fields, **changes})
@@ -118,7 +118,7 @@ def make_fleet(root: Path, count: int = 3, *, values: Iterable[float] = (), limi
         model="none",
         geometry=GEOMETRY,
         spec=make_spec(),
-        pace=Pace(quorum=2, expected=count, gather=0.2, deadline=5.0, poll=0.01),
+        pace=Pace(quorum=2, expected=count, gather=0.2, deadline=120.0, poll=0.01),
     )
     owners = []
     for number, value in zip(range(count), [*values, *[0.01] * count], strict=False):

@@ -46,7 +46,9 @@ def make_plan(model: ModelFile) -> Plan:
         {"noise_multiplier": 2.0, "clipping_norm": 1.0, "steps": 2, "divisor": 8.0, "learning_rate": 0.01},
     )
     quantum, max_norm = wire_scale(**figures, count=rank * sum(out for out, _ in geometry.shapes.values()))
-    spec = RoundSpec(**figures, sampling_rate=0.25, rank=rank, alpha=2.0, seed_a=7, quantum=quantum, max_norm=max_norm)
+    spec = RoundSpec(
+        **figures, sampling_rate=0.25, rank=rank, alpha=2.0, seed_a=7, layers=5, quantum=quantum, max_norm=max_norm
+    )
     return Plan(
         rounds=1, base=model.digest, model=str(model.path), geometry=geometry, spec=spec,
         pace=Pace(quorum=2, expected=2, gather=90.0, deadline=120.0), probe_items=8, probe_tolerance=100.0,

@@ -94,10 +94,10 @@ def test_too_few_updates_release_nothing_but_are_on_file(fleet: Fleet) -> None:
 
 def test_devices_that_never_answer_do_not_block_the_round(fleet: Fleet) -> None:
     """The deadline ends it; they are counted as missing."""
-    pace = replace(fleet.plan.pace, deadline=1.5)
+    pace = replace(fleet.plan.pace, deadline=3.0)
     begun = time.monotonic()
     release, report = run(fleet, {1000: lambda _: None}, pace=pace)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     assert (release.manifest.cohort, report["missing"]) == (2, 1)
 
 

@@ -21,7 +21,7 @@ from store.memory import MemoryStore
 from store.records import Activation, Adapter, Consent, Message, Verdict, digest
 from tests.learner.conftest import ROOMS, corrected, example, habit, random_adapter, teach_habit, teach_noise
 
-POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=24, max_steps=24), gate=GatePolicy(groups=2))
+POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=20, max_steps=20), gate=GatePolicy(groups=2))
 Probe = list[tuple[str, str]]
 
 
@@ -42,7 +42,7 @@ def test_a_consistent_habit_is_learned_and_served(taught: tuple[StoreBase, Verdi
     name = store.active("personal")
     assert name == verdict.adapter
     engine.set_stack([(name, store.artefact(name))])
-    prompt, answer = habit("lounge")
+    prompt, answer = habit("basement")
     assert engine.generate([Message("user", prompt)]).text == answer
 
 

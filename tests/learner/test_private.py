@@ -20,7 +20,7 @@ from store.records import Example, Message
 
 SPEC = PrivateSpec(
     clipping_norm=0.5, noise_multiplier=1.0, sampling_rate=0.5, steps=2, divisor=8.0, learning_rate=1.0,
-    rank=4, alpha=8.0, seed_a=7,
+    rank=4, alpha=8.0, seed_a=7, layers=99,
 )  # fmt: skip
 
 
@@ -136,3 +136,11 @@ def test_the_base_comes_back_untouched(base: Base, start: LoraWeights) -> None:
     train_private(base, some(2), SPEC, start=start)
     assert [name for name, _ in base.model.named_modules()] == names
     assert not any(module._forward_hooks or module._backward_hooks for module in base.model.modules())
+
+
+def test_only_the_first_layers_learn_when_the_spec_says_so(base: Base, start: LoraWeights) -> None:
+    """Fewer layers, fewer numbers to add noise to; the others are neither trained nor returned."""
+    delta = train_private(base, some(3), replace(SPEC, layers=1), start=start)
+    assert delta.b
+    assert all(path.startswith("model.layers.0.") for path in delta.b)
+    assert not any(weight.requires_grad for weight in base.model.parameters())

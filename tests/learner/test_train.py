@@ -12,7 +12,7 @@ from learner.train import schedule, train
 from store.errors import IntegrityError, NotEligible
 from tests.learner.conftest import ROOMS, example, habit
 
-RECIPE = Recipe(batch=8, min_steps=12, max_steps=12)
+RECIPE = Recipe(batch=8, min_steps=12, max_steps=12, replay_share=0.5)
 HABITS = [example(*habit(room)) for room in ROOMS]
 KEPT = [example(f"turn on the {room} light", f'light.set(room="{room}", state="on")', rejected=None) for room in ROOMS]
 

@@ -23,7 +23,7 @@ from store.records import Adapter, Verdict
 from store.store import Store
 from tests.learner.conftest import ROOMS, teach_habit
 
-POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=8, max_steps=8))
+POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=6, max_steps=6))
 Owner = tuple[Home, Keys, Store]
 
 
