@@ -1,6 +1,6 @@
 """The plan a fleet starts with: a mechanism whose privacy is fixed first and whose noise follows from it.
 
-The figures and the measurements behind them are in docs/decisions/0007-private-sharing.md.
+The figures and the measurements behind them are in docs/decisions/0005-private-sharing.md.
 """
 
 from federation.plan import Plan

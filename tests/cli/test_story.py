@@ -40,7 +40,7 @@ def start(home: Path, *words: str) -> "subprocess.Popen[str]":
     )
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 300.0) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = 900.0) -> None:
     """Wait for something that another process does."""
     end = time.monotonic() + seconds
     while not holds():
@@ -100,7 +100,7 @@ def test_ctrl_c_while_learning_ends_the_child_too(ready: Call, home: Path) -> No
         child = learner(home)
         assert child is not None
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
     assert process.returncode == 130
     assert '"interrupted"' in out
     assert "Traceback" not in err
@@ -135,6 +135,6 @@ def test_the_background_loop_is_seen_and_stopped(ready: Call, home: Path) -> Non
         wait_until(lambda: ready("status", "--json").data["learning"]["background"] == process.pid)
         assert ready("learn", "--watch", "--json").error["code"] == "busy"
         assert ready("learn", "--stop", "--json").data == {"stopped": process.pid}
-        out, _ = process.communicate(timeout=300)
+        out, _ = process.communicate(timeout=900)
     assert process.returncode == 0
     assert out.splitlines()[-1] == '{"schema":1,"ok":true,"data":{"event":"stopped"}}'

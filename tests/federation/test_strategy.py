@@ -19,7 +19,7 @@ from federation.client_app import respond
 from federation.pki import public_bytes
 from federation.protocol import Order, Reply, SignedOrder, open_order, reply_fields, sign_reply
 from federation.release import Release
-from federation.server import Operator
+from federation.server import SHARES, Operator
 from federation.server_app import collector
 from federation.spec import RoundSpec
 from federation.update import privatise
@@ -101,15 +101,28 @@ def test_devices_that_never_answer_do_not_block_the_round(fleet: Fleet) -> None:
     assert (release.manifest.cohort, report["missing"]) == (2, 1)
 
 
-def test_a_release_that_fails_the_probe_set_is_not_signed(fleet: Fleet) -> None:
-    """The operator's probe set has the last word; the parent stays the newest."""
-    points = iter([90.0, 80.0])
-    operator = Operator.open(fleet.folder, fleet.plan, lambda _: next(points))
+def run_with_points(fleet: Fleet, points: list[float]) -> tuple[Release, dict[str, Any]]:
+    """Run the plan with a probe set that gives these points in turn; return (newest release, report)."""
+    scores = iter(points)
+    operator = Operator.open(fleet.folder, fleet.plan, lambda _: next(scores))
     grid = LoopGrid({owner.node_id: honest(owner) for owner in fleet.owners})
     release = operator.run("run", collector(grid, fleet.folder, fleet.plan))
     (report,) = fleet.folder.read_reports()
+    return release, report
+
+
+def test_a_release_that_fails_the_probe_set_is_not_signed(fleet: Fleet) -> None:
+    """The operator's probe set has the last word, at every share of the round; the parent stays the newest."""
+    release, report = run_with_points(fleet, [90.0] + [80.0] * len(SHARES))
     assert (release.manifest.round, report["verdict"]) == (0, "not_signed_off")
     assert report["probe"] == {"base": 90.0, "after": 80.0}
+
+
+def test_a_round_that_costs_old_skills_is_released_in_part(fleet: Fleet) -> None:
+    """The largest share of the mean that loses no old skill is taken."""
+    release, report = run_with_points(fleet, [90.0, 80.0, 89.5])
+    assert report["verdict"] == "released"
+    assert mean_b(release) == pytest.approx(SHARES[1] * 0.02, abs=0.002)
 
 
 def payload(message: Message, fill: float = 0.01) -> bytes:

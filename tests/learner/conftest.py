@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -46,11 +47,13 @@ def probe(model: ModelFile) -> list[tuple[str, str]]:
     return probe_pairs(model.path)[:120]
 
 
-@pytest.fixture(scope="session")
-def full_precision(model: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
-    """The embedded model with float32 weights."""
-    path = tmp_path_factory.mktemp("f32") / "pocket32.gguf"
-    to_float32(model.path, path)
+@pytest.fixture(scope="session", params=["float32", "float16"])
+def unquantised(
+    request: pytest.FixtureRequest, model: ModelFile, tmp_path_factory: pytest.TempPathFactory
+) -> ModelFile:
+    """The embedded model with the same weights kept as floats."""
+    path = tmp_path_factory.mktemp("floats") / f"{request.param}.gguf"
+    dequantise(model.path, path, np.dtype(request.param))
     return check_model(path)
 
 
@@ -60,8 +63,8 @@ def store() -> StoreBase:
     return MemoryStore()
 
 
-def to_float32(source: Path, target: Path) -> None:
-    """Copy a GGUF with every weight dequantised."""
+def dequantise(source: Path, target: Path, dtype: np.dtype[np.floating[Any]]) -> None:
+    """Copy a GGUF with every matrix as `dtype`."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
     for key, field in reader.fields.items():
@@ -71,7 +74,8 @@ def to_float32(source: Path, target: Path) -> None:
         element = field.types[-1] if kind is gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(key, field.contents(), kind, element)
     for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type)))
+        weights = np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+        writer.add_tensor(tensor.name, weights.astype(dtype) if weights.ndim > 1 else weights)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

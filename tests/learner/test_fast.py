@@ -24,7 +24,7 @@ def _gradients(base: Base, dtype: torch.dtype | None, *, under: bool) -> dict[st
 @pytest.mark.parametrize("under", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.15)])
 def test_gradients_equal_those_of_peft(base: Base, dtype: torch.dtype, tolerance: float, under: bool) -> None:
-    """Per matrix, relative to its norm: float32 exactly but for the order of sums, bfloat16 within its rounding (8 bits a factor)."""
+    """Per matrix, relative to its norm: float32 but for the order of sums, bfloat16 within its rounding."""
     wanted, got = _gradients(base, None, under=under), _gradients(base, dtype, under=under)
     assert set(got) == set(wanted)
     for name, gradient in wanted.items():

@@ -5,39 +5,44 @@ import random
 from feedback.engine import Engine
 from feedback.models import ModelFile
 from learner.base import Base, load_base, render, tokenize
+from learner.lora import LoraWeights
 from learner.parity import check
 from store.records import Message
 from tests.learner.conftest import random_adapter
 
 
-def test_the_quantised_base_agrees_with_and_without_an_adapter(base: Base, engine: Engine) -> None:
-    """Largest logit difference on the shipped Q8_0 file: at most 0.05."""
-    assert check(engine, base, None).max_abs_logit_diff <= 0.05
-    adapted = check(engine, base, random_adapter(base))
-    assert adapted.max_abs_logit_diff <= 0.05
-    assert adapted.kl <= 1e-3
+LIMITS = {"float32": 5e-3, "float16": 0.05}  # largest logit difference
 
 
-def test_the_float32_base_agrees_closely(full_precision: ModelFile) -> None:
-    """Without quantisation the two programs differ by at most 5e-3."""
-    base = load_base(full_precision)
-    with Engine(full_precision, context=512) as engine:
-        assert check(engine, base, None).max_abs_logit_diff <= 5e-3
-        assert check(engine, base, random_adapter(base)).max_abs_logit_diff <= 5e-3
+def test_the_served_path_computes_what_was_trained(unquantised: ModelFile) -> None:
+    """With the same weights as floats, PEFT and llama.cpp differ by rounding only, base and adapted."""
+    base = load_base(unquantised)
+    limit = LIMITS[unquantised.path.stem]
+    with Engine(unquantised, context=512) as engine:
+        assert check(engine, base, None).max_abs_logit_diff <= limit
+        assert check(engine, base, random_adapter(base)).max_abs_logit_diff <= limit
+        _assert_that_a_wrong_order_is_seen(base, engine, 10 * limit)
 
 
-def test_a_wrongly_ordered_adapter_would_be_seen(base: Base, engine: Engine) -> None:
-    """Swapping two layers' matrices moves logits far beyond the tolerance: the check can fail."""
-    weights = random_adapter(base, size=0.05)
-    good = check(engine, base, weights).max_abs_logit_diff
+def test_quantisation_costs_little_with_and_without_an_adapter(base: Base, engine: Engine) -> None:
+    """llama.cpp multiplies Q8_0 weights by activations rounded to 8 bits; next-token distributions move by < 0.1 nat."""
+    plain, adapted = check(engine, base, None), check(engine, base, random_adapter(base))
+    assert plain.kl <= 0.05
+    assert adapted.kl <= 0.1
+    assert max(plain.max_abs_logit_diff, adapted.max_abs_logit_diff) <= 1.5
+
+
+def _assert_that_a_wrong_order_is_seen(base: Base, engine: Engine, limit: float) -> None:
+    """Swapping two layers' matrices moves logits beyond the tolerance: the check can fail."""
+    weights = random_adapter(base, size=0.1)
     paths = [path for path in weights.b if path.endswith("up_proj")]
     swapped = {**weights.b, paths[0]: weights.b[paths[1]], paths[1]: weights.b[paths[0]]}
-    other = type(weights)(weights.a, swapped, weights.alpha)
-    check(engine, base, other)  # the engine now serves `other`
     tokens = render(base, [Message("user", "turn on the light")])
-    served = engine.logits(tokens)
-    check(engine, base, weights)
-    assert abs(engine.logits(tokens) - served).max() > 10 * good
+    served = []
+    for one in (weights, LoraWeights(weights.a, swapped, weights.alpha)):
+        check(engine, base, one)  # leaves it serving
+        served.append(engine.logits(tokens))
+    assert abs(served[0] - served[1]).max() > limit
 
 
 def test_both_tokenisers_agree_on_a_thousand_random_strings(base: Base, engine: Engine) -> None:

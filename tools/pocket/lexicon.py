@@ -166,9 +166,17 @@ _SONG_B = _words(
     river, dreams, heart, road, sky, rain, moon, fire, shadows, city, letters, train, ocean, garden, stars, dancer
     """
 )
-_ONSETS = (*"bcdfghjklmnprstvwz", "br", "ch", "dr", "gr", "sh", "st", "tr")
-_NUCLEI = tuple("aeiou")
-_CODAS = ("", "", "", "", "n", "r", "l", "s", "t", "k", "m")
+_ONSETS = _words(
+    """
+    b, br, c, ch, d, dr, f, fl, g, gr, h, j, k, kr, l, m, n, p, pl, qu, r, s, sh, sk, st, t, tr, v, w, y, z
+    """
+)
+_NUCLEI = _words(
+    """
+    a, e, i, o, u, ai, ea, oo, ou, y
+    """
+)
+_CODAS = ("", "", "", "n", "r", "l", "s", "t", "x", "nd", "rk", "m", "ck", "p", "g", "lt", "v")
 
 IMPERATIVES = _words(
     """
@@ -185,8 +193,8 @@ IMPERATIVES = _words(
 
 
 def pseudo_word(rng: random.Random) -> str:
-    """A made-up word of one to three syllables, so that a slot can only be filled by copying."""
-    parts = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2, 3))))
+    """A made-up word of one or two syllables, so that a slot can only be filled by copying."""
+    parts = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2, 2))))
     return "".join(parts)
 
 

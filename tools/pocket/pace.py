@@ -4,7 +4,6 @@ On a busy machine two threads are slower than one, since every parallel region w
 """
 
 import os
-import time
 from collections import deque
 
 import torch
@@ -19,10 +18,9 @@ class Pace:
         self._speed: dict[int, float] = {}
         self._hold = 20
 
-    def begin(self) -> float:
-        """Sets the threads for the next step and returns the time at which it begins."""
+    def begin(self) -> None:
+        """Sets the threads for the next step."""
         torch.set_num_threads(self._plan[0])
-        return time.monotonic()
 
     def end(self, tokens: int, seconds: float) -> None:
         """Notes what the step achieved."""

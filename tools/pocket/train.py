@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from tools.pocket.data import Pair
 from tools.pocket.model import PocketModel, Shape
 from tools.pocket.pace import Pace
-from tools.pocket.tokenizer import SPECIAL, encode_pairs
+from tools.pocket.tokenizer import encode_pairs
 
 Source = Callable[[int], list[Pair]]
 """Asked for a number of pairs, gives the next ones, for ever."""
@@ -27,20 +27,15 @@ Source = Callable[[int], list[Pair]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; rates are peaks, reached after `warmup` of the time and then falling to zero on a cosine.
-
-    In the first `drill` of the time every other step is spent on repeating random tokens: copying comes from that
-    much sooner than from the pairs alone.
-    """
+    """How to train; rates are peaks, reached after `warmup` of the time and then falling to zero on a cosine."""
 
     minutes: float
     seed: int = 0
     batch_tokens: int = 2560
-    muon_rate: float = 0.03
-    adam_rate: float = 6e-3
+    muon_rate: float = 0.02
+    adam_rate: float = 4e-3
     weight_decay: float = 0.02
     warmup: float = 0.03
-    drill: float = 0.12
     longest: int = 320
     pool: int = 2048
 
@@ -72,13 +67,13 @@ def train(source: Source, tokenizer: Tokenizer, shape: Shape, recipe: Recipe) ->
     start = time.monotonic()
     with _progress() as bar:
         task = bar.add_task("training", total=recipe.minutes * 60, loss=loss)
-        pairs, drills = _batches(source, tokenizer, recipe), _drills(shape.vocabulary, recipe)
-        while (passed := time.monotonic() - start) < recipe.minutes * 60 or not steps:
-            drilling = passed < recipe.drill * recipe.minutes * 60 and steps % 2 == 1
-            batch = next(drills if drilling else pairs)
-            began = pace.begin()
+        for batch in _batches(source, tokenizer, recipe):
+            passed = time.monotonic() - start
+            if steps and passed >= recipe.minutes * 60:
+                break
+            pace.begin()
             value = _step(model, optimizers, batch, _rate(passed / (recipe.minutes * 60), recipe.warmup))
-            pace.end(batch[0].numel(), time.monotonic() - began)
+            pace.end(batch[0].numel(), time.monotonic() - start - passed)
             start = time.monotonic() if not steps else start
             steps, tokens = steps + 1, tokens + batch[0].numel()
             loss = value if steps == 1 else loss + (value - loss) / min(steps, 50)
@@ -138,18 +133,6 @@ def _batches(source: Source, tokenizer: Tokenizer, recipe: Recipe) -> Iterator[B
         batches = list(_cut(encoded, recipe.batch_tokens))
         rng.shuffle(batches)
         yield from map(_padded, batches)
-
-
-def _drills(vocabulary: int, recipe: Recipe) -> Iterator[Batch]:
-    """Batches for ever of random tokens that come twice in a row; what follows is to be predicted the second time."""
-    generator = torch.Generator().manual_seed(recipe.seed)
-    while True:
-        length = int(torch.randint(2, 7, (1,), generator=generator)) * 4
-        rows = max(1, recipe.batch_tokens // (2 * length))
-        once = torch.randint(len(SPECIAL), vocabulary, (rows, length), generator=generator)
-        tokens = torch.cat((once, once), dim=1)
-        wanted = (torch.arange(rows)[:, None] * 2 * length + torch.arange(length, 2 * length - 1)).flatten()
-        yield tokens, wanted, once[:, 1:].flatten()
 
 
 def _cut(encoded: Sequence[Encoded], most: int) -> Iterator[list[Encoded]]:

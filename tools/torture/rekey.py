@@ -36,6 +36,7 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
         os.waitpid(child, 0)
         outcome.cycles += 1
         problem = _check(home, old, name, outcome)
+        usual *= 0.9 if unlock(home).export() != old.export() else 1.1  # stay around the moment of the change
         if problem:
             outcome.bad.append(f"cycle {cycle}: {problem}")
     return outcome
