@@ -10,7 +10,6 @@ from learner.parity import check
 from store.records import Message
 from tests.learner.conftest import random_adapter
 
-
 LIMITS = {"float32": 5e-3, "float16": 0.05}  # largest logit difference
 
 
@@ -25,7 +24,7 @@ def test_the_served_path_computes_what_was_trained(unquantised: ModelFile) -> No
 
 
 def test_quantisation_costs_little_with_and_without_an_adapter(base: Base, engine: Engine) -> None:
-    """llama.cpp multiplies Q8_0 weights by activations rounded to 8 bits; next-token distributions move by < 0.1 nat."""
+    """llama.cpp multiplies Q8_0 weights by activations rounded to 8 bits; next tokens move by < 0.1 nat."""
     plain, adapted = check(engine, base, None), check(engine, base, random_adapter(base))
     assert plain.kl <= 0.05
     assert adapted.kl <= 0.1

@@ -50,7 +50,7 @@ def test_a_child_learns_and_reports(owner: Owner, model: ModelFile) -> None:
         seen.append(phase)
         for child in _children() if not commands else ():
             commands.append(" ".join(child.cmdline()) + str(child.environ()))
-            assert child.nice() >= 10
+            assert child.nice() >= min(19, psutil.Process().nice() + 10)
 
     verdict = run_in_child(home, keys, model.path, POLICY, progress=progress)
     assert "challenger" in seen
