@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a personal adapter is trained; the defaults were tuned on real users' logs (docs/decisions)."""
+    """How a personal adapter is trained; the defaults are not settled: see the README's replay figures."""
 
     rank: int = 8
     alpha: float = 16.0
