@@ -18,6 +18,7 @@ from feedback.decoding import GrowingText, Logits, choose, log_probabilities
 from feedback.llama import BATCH, SEQUENCES, SIDE_BY_SIDE, Handle, Llama, Tokens, failed
 from feedback.models import ModelFile, check_adapter
 from feedback.template import ChatTemplate
+from feedback.trace import Trace
 from store.errors import CorrigibleError, IntegrityError, UsageError
 from store.records import Message, digest
 
@@ -36,13 +37,16 @@ class Engine:
         model: a checked model file.
         context: longest conversation with its answer, in tokens; the model's own limit also holds.
         threads: processor threads per call.
+        trace: collects what `logits` multiplies; for comparing training with serving, never for serving.
 
     Raises:
         IntegrityError: llama.cpp does not accept the file.
         UsageError: the model has no chat template (code ``no_template``).
     """
 
-    def __init__(self, model: ModelFile, *, context: int = 2048, threads: int = 1) -> None:
+    def __init__(
+        self, model: ModelFile, *, context: int = 2048, threads: int = 1, trace: Trace | None = None
+    ) -> None:
         self.model = model
         self.context = min(context, model.context)
         self.stack: tuple[str, ...] = ()
@@ -50,7 +54,7 @@ class Engine:
         self._closed = False
         self._adapters: OrderedDict[str, Handle] = OrderedDict()
         self._cached: list[int] = []  # tokens whose keys and values sequence 0 holds
-        self._llama = Llama(model, self.context, threads)
+        self._llama = Llama(model, self.context, threads, trace)
         self._words = words = self._llama.words
         try:
             self._template = ChatTemplate(self._llama.template, bos=words.name(words.bos), eos=words.name(words.eos))

@@ -1,7 +1,8 @@
 """llama.cpp behind a small typed surface: one model, its working memory, its vocabulary and its adapters.
 
-The only file that imports llama_cpp. It uses the C interface directly, because for a small model the work per
-token is less than the overhead of the high-level wrapper. Not safe for several threads: `feedback.engine` takes turns.
+With `feedback.trace` the only file that imports llama_cpp. It uses the C interface directly, because for a small
+model the work per token is less than the overhead of the high-level wrapper. Not safe for several threads:
+`feedback.engine` takes turns.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from feedback.decoding import Logits
 from feedback.models import ModelFile
+from feedback.trace import Trace
 from store.errors import CorrigibleError, IntegrityError, UsageError
 
 BATCH = 512  # tokens per call of llama_decode
@@ -36,6 +38,9 @@ llama_cpp.llama_log_set(_silence, None)
 class Llama:
     """One loaded model with working memory for `context` tokens.
 
+    Args:
+        trace: told what every weight matrix is multiplied by; slows everything down.
+
     Attributes:
         words: its vocabulary.
         rows: most rows of logits that one call may ask for.
@@ -46,7 +51,7 @@ class Llama:
         CorrigibleError: not enough memory (code ``engine``).
     """
 
-    def __init__(self, model: ModelFile, context: int, threads: int) -> None:
+    def __init__(self, model: ModelFile, context: int, threads: int, trace: Trace | None = None) -> None:
         llama_cpp.llama_backend_init()
         self._model = _load_model(model)
         self.words = Vocabulary(self._model)
@@ -63,6 +68,9 @@ class Llama:
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
+        if trace is not None:
+            self._trace = trace  # kept alive
+            params.cb_eval = trace.callback
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             llama_cpp.llama_model_free(self._model)

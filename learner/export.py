@@ -30,7 +30,7 @@ def to_gguf(weights: LoraWeights, geometry: Geometry, base: str) -> bytes:
     """
     require_finite(weights)
     require_fit(weights, geometry)
-    names = _tensor_names(geometry)
+    names = tensor_names(geometry)
     tensors: dict[str, Array] = {}
     for path in sorted(names, key=names.__getitem__):
         tensors[f"{names[path]}.lora_a"] = weights.a[path]
@@ -45,7 +45,7 @@ def from_gguf(data: bytes, geometry: Geometry, base: str) -> LoraWeights:
         IntegrityError: damaged, made for another base, not finite, or not in canonical form.
     """
     header, tensors = _tensors(data)
-    names = _tensor_names(geometry)
+    names = tensor_names(geometry)
     alpha = header.float32("adapter.lora.alpha")
     wanted = {f"{name}.lora_{part}" for name in names.values() for part in "ab"}
     if header.text("corrigible.base") != base or alpha is None or set(tensors) != wanted:
@@ -69,8 +69,12 @@ def _metadata(geometry: Geometry, alpha: float, base: str) -> dict[str, str | fl
     }
 
 
-def _tensor_names(geometry: Geometry) -> dict[str, str]:
-    """Module path -> GGUF tensor name with its `.weight`."""
+def tensor_names(geometry: Geometry) -> dict[str, str]:
+    """Return module path -> GGUF tensor name with its `.weight`, for every adapted linear.
+
+    Raises:
+        IntegrityError: llama.cpp has no name for one.
+    """
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == geometry.architecture)
     table = gguf.get_tensor_name_map(arch, geometry.layers)
     names = {path: table.get_name(path) for path in geometry.shapes}

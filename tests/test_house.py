@@ -13,7 +13,7 @@ ROOMS = ["store", "feedback", "learner", "federation", "cli"]
 LONGEST_FILE = 500  # lines
 HOMES = {
     "sqlcipher3": {"store/engine.py"},
-    "llama_cpp": {"feedback/llama.py"},
+    "llama_cpp": {"feedback/llama.py", "feedback/trace.py"},
     "peft": {"learner/lora.py"},
     "opacus": {"learner/private.py", "learner/accountant.py"},
     "flwr": {
