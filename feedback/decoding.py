@@ -12,15 +12,38 @@ from numpy.typing import NDArray
 Logits = NDArray[np.float32]
 
 
-def choose(logits: Logits, temperature: float, random: np.random.Generator) -> int:
+def choose(logits: Logits, temperature: float, random: np.random.Generator, top_p: float = 1.0) -> int:
     """Return the token to write next: the likeliest at temperature 0, else drawn by the Gumbel-max trick.
 
     Args:
         logits: shape [vocab].
+        top_p: draw among the likeliest tokens that together have this probability.
     """
     if temperature <= 0.0:
         return int(logits.argmax())
-    return int((logits / np.float32(temperature) + random.gumbel(size=logits.shape)).argmax())
+    scaled = logits / np.float32(temperature)
+    if top_p < 1.0:
+        scaled = _nucleus(scaled, top_p)
+    return int((scaled + random.gumbel(size=logits.shape)).argmax())
+
+
+def likeliest(logits: Logits, count: int) -> list[tuple[int, float]]:
+    """Return the `count` likeliest tokens of logits [vocab] with their natural-log probabilities, best first."""
+    shifted = (logits - logits.max()).astype(np.float64)
+    shifted -= np.log(np.exp(shifted).sum())
+    best = np.argsort(-shifted, kind="stable")[:count]
+    return [(int(token), float(shifted[token])) for token in best]
+
+
+def _nucleus(logits: Logits, top_p: float) -> Logits:
+    """Rule out all but the likeliest tokens that together reach `top_p` (Holtzman et al. 2020)."""
+    order = np.argsort(-logits)
+    weights = np.exp(logits[order] - logits[order[0]])
+    reached = np.cumsum(weights) / weights.sum()
+    kept = order[: int(np.searchsorted(reached, top_p)) + 1]
+    result = np.full_like(logits, -np.inf)
+    result[kept] = logits[kept]
+    return result
 
 
 def log_probabilities(logits: Logits, tokens: Sequence[int] | NDArray[np.int32]) -> NDArray[np.float32]:

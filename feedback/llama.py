@@ -22,6 +22,7 @@ BATCH = 512  # tokens per call of llama_decode
 SEQUENCES = 32  # conversations side by side in one call
 SIDE_BY_SIDE = 128  # their tokens in all; more would mostly attend to each other's masked cells
 LOGITS = 1 << 24  # floats of logits held at once: 64 MiB
+MEMORY = 1 << 28  # bytes of keys and values beyond one conversation of full length
 
 Handle = Any  # a C pointer
 Tokens = NDArray[np.int32]
@@ -36,7 +37,9 @@ llama_cpp.llama_log_set(_silence, None)
 
 
 class Llama:
-    """One loaded model with working memory for `context` tokens.
+    """One loaded model with working memory for `parallel` conversations of `context` tokens.
+
+    Where that would take more than `MEMORY` bytes, conversations share less: at least one of full length fits.
 
     Args:
         trace: told what every weight matrix is multiplied by; slows everything down.
@@ -45,21 +48,25 @@ class Llama:
         words: its vocabulary.
         rows: most rows of logits that one call may ask for.
         template: source of its chat template, None when it has none.
+        cells: tokens that all conversations together may hold.
 
     Raises:
         IntegrityError: llama.cpp does not accept the file.
         CorrigibleError: not enough memory (code ``engine``).
     """
 
-    def __init__(self, model: ModelFile, context: int, threads: int, trace: Trace | None = None) -> None:
+    def __init__(
+        self, model: ModelFile, context: int, threads: int, parallel: int = 1, trace: Trace | None = None
+    ) -> None:
         llama_cpp.llama_backend_init()
         self._model = _load_model(model)
+        self.cells = max(context, BATCH, min(context * parallel, MEMORY // _cell_bytes(self._model)))
         self.words = Vocabulary(self._model)
         self.rows = max(SEQUENCES, min(BATCH, LOGITS // self.words.size))
         source = llama_cpp.llama_model_chat_template(self._model, None)
         self.template = source.decode(errors="replace") if source else None
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = max(context, BATCH)
+        params.n_ctx = self.cells
         params.n_batch = params.n_ubatch = BATCH
         params.n_seq_max, params.kv_unified, params.swa_full = SEQUENCES, True, True
         params.n_outputs_max = self.rows
@@ -94,17 +101,21 @@ class Llama:
         self._batch.put(tokens, places, sequences, outputs)
         return self._decode(int(outputs.sum()))
 
-    def step(self, token: int, place: int) -> Logits:
-        """Feed one token of sequence 0 and return the logits after it, shape [1, vocab]; as `decode`."""
-        self._batch.put_one(token, place)
+    def step(self, token: int, place: int, sequence: int = 0) -> Logits:
+        """Feed one token of a sequence and return the logits after it, shape [1, vocab]; as `decode`."""
+        self._batch.put_one(token, place, sequence)
         return self._decode(1)
 
-    def keep(self, count: int) -> int:
-        """Forget all but the first `count` tokens of each sequence; return how many stay, 0 when none could."""
-        if not count or not llama_cpp.llama_memory_seq_rm(self._memory, -1, count, -1):
-            llama_cpp.llama_memory_clear(self._memory, False)
+    def keep(self, sequence: int, count: int) -> int:
+        """Forget all but the first `count` tokens of a sequence; return how many stay, 0 when none could."""
+        if not count or not llama_cpp.llama_memory_seq_rm(self._memory, sequence, count, -1):
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
             return 0
         return count
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        llama_cpp.llama_memory_clear(self._memory, False)
 
     def wipe(self) -> None:
         """Forget everything and overwrite it: a number that is not finite would spoil what is computed beside it."""
@@ -146,7 +157,7 @@ class Vocabulary:
     """Text to tokens and back."""
 
     def __init__(self, model: Handle) -> None:
-        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self.handle = self._vocab = llama_cpp.llama_model_get_vocab(model)
         self.size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.eos, self.bos = (int(get(self._vocab)) for get in (llama_cpp.llama_vocab_eos, llama_cpp.llama_vocab_bos))
         every = range(self.size)
@@ -154,7 +165,6 @@ class Vocabulary:
         control = (t for t in every if llama_cpp.llama_vocab_is_control(self._vocab, t))
         self._control = tuple(text for token in control if (text := self.name(token)))
         self._pieces: dict[int, bytes] = {}
-        self._buffer = ctypes.create_string_buffer(1 << 12)
 
     def name(self, token: int) -> str:
         """How a token is written out, e.g. ``<|im_end|>``; empty for none."""
@@ -171,8 +181,9 @@ class Vocabulary:
     def piece(self, token: int) -> bytes:
         """The bytes a token stands for; none for control tokens."""
         if token not in self._pieces:
-            size = llama_cpp.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
-            self._pieces[token] = self._buffer.raw[: max(0, size)]
+            buffer = ctypes.create_string_buffer(1 << 12)
+            size = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+            self._pieces[token] = buffer.raw[: max(0, size)]
         return self._pieces[token]
 
     def tokens(self, text: str, *, control: bool) -> list[int]:
@@ -189,6 +200,54 @@ class Vocabulary:
         return out[:count]
 
 
+class Grammar:
+    """A grammar followed token by token; frees itself.
+
+    Args:
+        text: in llama.cpp's GBNF notation; its start is ``root``.
+
+    Raises:
+        UsageError: llama.cpp does not accept it (code ``bad_grammar``).
+    """
+
+    def __init__(self, words: Vocabulary, text: str) -> None:
+        self._handle = llama_cpp.llama_sampler_init_grammar(words.handle, text.encode(), b"root")
+        if not self._handle:
+            raise UsageError("The grammar cannot be used.", hint="Use a simpler schema.", code="bad_grammar")
+        self._data = np.zeros(words.size, np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)]))
+        self._ids = np.arange(words.size, dtype=np.int32)
+
+    def mask(self, logits: Logits) -> None:
+        """Set the logits, shape [vocab], of all tokens that may not come next to minus infinity."""
+        self._data["id"], self._data["logit"] = self._ids, logits
+        pointer = ctypes.cast(self._data.ctypes.data, llama_cpp.llama_token_data_p)
+        array = llama_cpp.llama_token_data_array(data=pointer, size=len(self._data), selected=-1, sorted=False)
+        llama_cpp.llama_sampler_apply(self._handle, ctypes.byref(array))
+        logits[self._data["id"]] = self._data["logit"]
+
+    def accept(self, token: int) -> None:
+        """Take a token that the mask left possible."""
+        llama_cpp.llama_sampler_accept(self._handle, token)
+
+    def __del__(self) -> None:
+        """Free llama.cpp's half."""
+        if getattr(self, "_handle", None):
+            llama_cpp.llama_sampler_free(self._handle)
+
+
+def schema_grammar(schema: str) -> str:
+    """Return the grammar of JSON texts that satisfy a JSON schema.
+
+    Raises:
+        UsageError: the schema is none, or uses what grammars cannot say (code ``bad_schema``).
+    """
+    try:
+        return str(llama_cpp.llama_grammar.json_schema_to_gbnf(schema))
+    except (Exception, RecursionError):  # the converter raises whatever the schema made it trip over
+        hint = "Give a JSON schema without external references."
+        raise UsageError("The JSON schema cannot be used.", hint=hint, code="bad_schema") from None
+
+
 class _Batch:
     """Tokens for one call of llama_decode, in arrays that are made once."""
 
@@ -196,6 +255,7 @@ class _Batch:
         self._token, self._place = np.zeros(BATCH, np.int32), np.zeros(BATCH, np.int32)
         self._output, self._count = np.zeros(BATCH, np.int8), np.ones(BATCH, np.int32)
         self._names = np.arange(SEQUENCES, dtype=np.int32)
+        self._address = self._names.ctypes.data
         self._sequence = np.zeros(BATCH, np.uintp)  # per token, the address of its sequence's name
         self.raw = llama_cpp.llama_batch(token=_pointer(self._token, ctypes.c_int32),
                                          pos=_pointer(self._place, ctypes.c_int32),
@@ -207,13 +267,13 @@ class _Batch:
         """Fill the batch with up to BATCH tokens."""
         n = len(tokens)
         self._token[:n], self._place[:n], self._output[:n] = tokens, places, outputs
-        self._sequence[:n] = self._names.ctypes.data + sequences.astype(np.uintp) * self._names.itemsize
+        self._sequence[:n] = self._address + sequences.astype(np.uintp) * self._names.itemsize
         self.raw.n_tokens = n
 
-    def put_one(self, token: int, place: int) -> None:
-        """Fill the batch with one token of sequence 0 whose logits are wanted."""
+    def put_one(self, token: int, place: int, sequence: int) -> None:
+        """Fill the batch with one token of a sequence whose logits are wanted."""
         self._token[0], self._place[0], self._output[0] = token, place, 1
-        self._sequence[0] = self._names.ctypes.data
+        self._sequence[0] = self._address + sequence * self._names.itemsize
         self.raw.n_tokens = 1
 
 
@@ -230,6 +290,13 @@ def _load_model(model: ModelFile) -> Handle:
     if not handle:
         raise IntegrityError("llama.cpp does not accept the model file.", hint="Fetch the model again.")
     return handle
+
+
+def _cell_bytes(model: Handle) -> int:
+    """Bytes of keys and values per token, in single precision."""
+    head = int(llama_cpp.llama_model_n_embd(model)) // int(llama_cpp.llama_model_n_head(model))
+    numbers = 2 * int(llama_cpp.llama_model_n_layer(model)) * int(llama_cpp.llama_model_n_head_kv(model)) * head
+    return max(1, 4 * numbers)
 
 
 def _load_adapter(model: Handle, data: bytes) -> Handle:
