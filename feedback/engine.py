@@ -242,9 +242,7 @@ class Engine:
         return scores(group, logprobs, hits)
 
 
-def _run(
-    llama: Llama, line: Tokens, places: Tokens, sequences: Tokens, outputs: NDArray[np.bool_]
-) -> Iterator[Logits]:
+def _run(llama: Llama, line: Tokens, places: Tokens, sequences: Tokens, outputs: NDArray[np.bool_]) -> Iterator[Logits]:
     """Decode tokens in passes and give the logits of each pass that has any, shape [rows, vocab].
 
     The rows live in llama.cpp's buffer until the next pass.

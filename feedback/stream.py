@@ -72,7 +72,12 @@ class Stream:
 
 
 def grow(
-    runner: Runner, words: Vocabulary, prompt: list[int], sampling: Sampling, stack: Stack, limit: int,
+    runner: Runner,
+    words: Vocabulary,
+    prompt: list[int],
+    sampling: Sampling,
+    stack: Stack,
+    limit: int,
     alive: Callable[[], bool],
 ) -> Generator[Token, None, Answer]:
     """Answer a prompt within `limit` tokens, prompt included; the value returned is the whole answer.
