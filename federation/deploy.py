@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation import membership, pki, registry
+from federation import membership, pki, registry, repository
 from federation import release as releases
 from federation.control import Control, control
 from federation.plan import Plan, ServerFolder
@@ -61,6 +61,7 @@ def create_server(folder: Path) -> bytes:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     server = ServerFolder(folder)
     key = pki.create_signing_key(server.release_key)
+    repository.create(server, key)
     pki.create_authority(folder)
     pki.write_private(server.secret, secrets.token_bytes(pki.SUPEREXEC_SECRET_BYTES))
     return pki.public_bytes(key)

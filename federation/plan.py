@@ -27,6 +27,31 @@ class ServerFolder:
         return self.root / "release.key"
 
     @property
+    def root_key(self) -> Path:
+        """The key that vouches for all other keys of the releases; belongs off the server."""
+        return self.root / "root.key"
+
+    @property
+    def online_key(self) -> Path:
+        """The key that says which releases are current."""
+        return self.root / "online.key"
+
+    @property
+    def repository(self) -> Path:
+        """The signed releases as static files, for devices and mirrors."""
+        return self.root / "repository"
+
+    @property
+    def metadata(self) -> Path:
+        """The repository's signed lists."""
+        return self.repository / "metadata"
+
+    @property
+    def targets(self) -> Path:
+        """The repository's manifests and adapters, named by their hashes."""
+        return self.repository / "targets"
+
+    @property
     def secret(self) -> Path:
         """Shared between SuperLink and the executor of the server app."""
         return self.root / "superexec.secret"
