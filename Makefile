@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup test torture demo lint clean
+.PHONY: setup test torture audit demo lint clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt tools/llama_build.cmake tools/preflight.py
@@ -21,6 +21,9 @@ test: $(STAMP)
 
 torture: $(STAMP)
 	$(BIN)/python -m tools.torture all
+
+audit: $(STAMP)
+	$(BIN)/python -m tools.audit
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

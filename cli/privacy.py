@@ -8,6 +8,7 @@ import click
 
 from cli.base import Group
 from cli.output import Report, facts, short, table, when
+from cli.privacy_audit import audit
 from cli.session import Session, confirm
 from cli.status import PURPOSES, consents, spent
 from store.errors import BudgetExhausted, IntegrityError, UsageError
@@ -24,6 +25,9 @@ TERMS: dict[Purpose, str] = {
 @click.group(cls=Group, examples=["corrigible privacy status", "corrigible privacy consent share --withdraw"])
 def privacy() -> None:
     """Consents, budget, and everything that ever left."""
+
+
+privacy.add_command(audit)
 
 
 @privacy.command(examples=["corrigible privacy status --json"], exits=EXITS)

@@ -20,6 +20,7 @@ from store.errors import UsageError
 from store.records import Spend
 
 MAX_NOISE_MULTIPLIER = 1e4
+PRV_ERROR = 2e-3  # share of epsilon that the cross-check's own bound may be off
 LOSS_GRID = 1e-3  # of the discretised privacy loss, rounded up; a grid ten times finer moves epsilon by 1e-5
 
 
@@ -76,9 +77,10 @@ def epsilon_prv(runs: Sequence[MechanismRun], delta: float) -> float:
     _check_delta(delta)
     accountant = PRVAccountant()
     accountant.history = [(sigma, rate, steps) for (sigma, rate), steps in _merged(runs).items()]
+    error = max(1e-4, PRV_ERROR * epsilon(runs, delta))
     with warnings.catch_warnings():  # it warns of the coarse RDP bracket it starts its own search from
         warnings.simplefilter("ignore")
-        return float(accountant.get_epsilon(delta)) if runs else 0.0
+        return float(accountant.get_epsilon(delta, eps_error=error)) if runs else 0.0
 
 
 def calibrate(

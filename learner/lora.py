@@ -78,6 +78,11 @@ class Attached:
         for layer in _lora_layers(self.base).values():
             layer.forward = per_example_forward(layer, OWN)
 
+    def plain(self) -> None:
+        """Go back to PEFT's own forward."""
+        for layer in _lora_layers(self.base).values():
+            vars(layer).pop("forward", None)
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the own adapter is off: the base with only what it was put on top of."""

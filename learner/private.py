@@ -8,9 +8,12 @@ examples there are, so a neighbouring data set runs the very same mechanism. A i
 Opacus' optimiser clips the per-example gradients that `per_example` computes; the noise is ours, because Opacus'
 secure mode cannot be installed. Accounting is `accountant`'s business, sending is the federation's. Nothing of the run
 but the noised change is returned: no loss, no counts.
+
+`run_mechanism` is the whole mechanism on one screen. `audit` drives the same function with canaries.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,15 +23,19 @@ from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
 
 from learner.accountant import MechanismRun
-from learner.base import Base
+from learner.base import Base, head, hidden_states
 from learner.encode import Encoded, collate, encode_all
-from learner.lora import Attached, LoraSpec, LoraWeights, attached, extract, layer_of
+from learner.lora import Attached, LoraSpec, LoraWeights, attached, extract, layer_of, require_finite
 from learner.noise import ClippedSum, noised, poisson_sample
 from learner.train import answer_log_probs
 from store.errors import IntegrityError
 from store.records import Example
 
 MICROBATCH = 32  # examples whose gradients are held at once; speed and memory only, never the result
+PUBLIC_TOKENS = 12  # length of the fixed sequence that the self-checks run on; no data of anybody's
+
+Draw = Callable[[int, float], list[int]]  # units, sampling rate -> indices of the units that join a step
+Accumulate = Callable[[Sequence[int]], None]  # leave the gradients of these units, one by one, in `grad_sample`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +72,13 @@ class PrivateDelta:
 class SystemNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
     """Opacus' optimiser with noise from the OS CSPRNG, fed by microbatches and released once a step."""
 
+    released = 0  # steps whose noise was added so far
+
     def accumulate(self) -> None:
         """Clip the per-example gradients at hand, add them to the step's sum and forget them."""
+        self._silence()
         self.clip_and_accumulate()
-        for parameter in self.params:
-            parameter.grad_sample = None
-            parameter.grad = None
+        self._forget()
 
     def accumulate_nothing(self) -> None:
         """Take part in an empty batch: the sum is zero, and the noise will still be added."""
@@ -89,8 +97,37 @@ class SystemNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         """Add the noise, move the weights, clear the step."""
         self.add_noise()
         self.original_optimizer.step()
+        self.released += 1
         for parameter in self.params:
             parameter.summed_grad = None
+            parameter.grad = None
+
+    def require_reach(self) -> None:
+        """Check that a public example's gradient reaches every parameter, then forget it.
+
+        Raises:
+            IntegrityError: a parameter got no gradient: the run would train into nothing.
+        """
+        found = [getattr(parameter, "grad_sample", None) for parameter in self.params]
+        self._forget()
+        if not found or any(one is None or not one.isfinite().all() or not one.any() for one in found):
+            raise IntegrityError("a gradient does not reach every weight that learns", code="trained_into_nothing")
+
+    def _silence(self) -> None:
+        """Let an example whose gradient is NaN or infinite add nothing.
+
+        A rule of the mechanism, applied to each example by itself, so that the bound holds. Stopping the run instead
+        would tell the server that there was such an example.
+        """
+        sound = torch.stack([sample.flatten(1).isfinite().all(1) for sample in self.grad_samples]).all(0)
+        if not sound.all():
+            for parameter in self.params:
+                parameter.grad_sample[~sound] = 0.0
+
+    def _forget(self) -> None:
+        """Drop per-example gradients."""
+        for parameter in self.params:
+            parameter.grad_sample = None
             parameter.grad = None
 
 
@@ -106,32 +143,110 @@ def train_private(
 
     Formal guarantee: with adjacency "add or remove one example", the result is (epsilon, delta)-differentially private
     for every pair that `accountant.epsilon([spec.mechanism], delta)` bounds. Examples not marked for sharing, or longer
-    than `spec.max_tokens`, are left out before anything else. No examples at all is a run of pure noise.
+    than `spec.max_tokens` or the model's context, are left out before anything else; an example whose gradient is NaN
+    or infinite adds nothing. No examples at all is a run of pure noise.
 
     Raises:
-        IntegrityError: a gradient was not finite, or the weights did not change (training into nothing).
+        IntegrityError: `start` is not finite, a gradient does not reach the weights, or in the end the weights or the
+            model's answers did not change (training into nothing), or another mechanism ran than `spec` says.
     """
-    shared = [example for example in examples if example.share]
-    sequences = encode_all(base, shared, max_tokens=spec.max_tokens)
-    lora = LoraSpec(rank=spec.rank, alpha=spec.alpha, seed=spec.seed_a, freeze_a=True)
-    with attached(base, lora, start=start) as held:
-        held.per_example()
-        optimizer = _optimizer(_learning(held, spec.layers), spec)
-        for step in range(spec.steps):
-            _step(base, optimizer, sequences, spec.sampling_rate)
-            progress(step + 1, spec.steps)
+    require_finite(start)
+    sequences = encode_all(base, [one for one in examples if one.share], max_tokens=_longest(base, spec))
+    with prepared(base, spec, start=start) as (held, optimizer):
+        accumulate = backward(base, sequences)
+        run_mechanism(optimizer, len(sequences), accumulate, spec, draw=poisson_sample, progress=progress)
         trained = extract(held)
     return PrivateDelta(_change(start, trained, spec.layers), spec)
 
 
-def example_gradient_norm(base: Base, example: Example, spec: PrivateSpec, start: LoraWeights) -> float:
-    """Return the L2 norm of what `example` alone adds to a step's sum, after clipping; for sensitivity checks."""
+def run_mechanism(
+    optimizer: SystemNoiseOptimizer,
+    units: int,
+    accumulate: Accumulate,
+    spec: PrivateSpec,
+    *,
+    draw: Draw,
+    progress: Callable[[int, int], None] = lambda _step, _steps: None,
+) -> None:
+    """Run the mechanism that `spec` names: in each step draw units, sum their clipped gradients, add noise, move.
+
+    An empty draw is a step of pure noise and counts like any other.
+
+    Args:
+        units: how many there are to draw from; never leaves this function but as an argument of `draw`.
+
+    Raises:
+        IntegrityError: what ran is not what the accountant will be told.
+    """
+    for step in range(spec.steps):
+        chosen = draw(units, spec.sampling_rate)
+        if not chosen:
+            optimizer.accumulate_nothing()
+        for first in range(0, len(chosen), MICROBATCH):
+            accumulate(chosen[first : first + MICROBATCH])
+            optimizer.accumulate()
+        optimizer.release()
+        progress(step + 1, spec.steps)
+    ran = (optimizer.noise_multiplier, optimizer.max_grad_norm, optimizer.expected_batch_size, optimizer.released)
+    if ran != (spec.noise_multiplier, spec.clipping_norm, spec.divisor, spec.steps):
+        raise IntegrityError("another mechanism ran than the accountant is told", code="mechanism")
+
+
+@contextmanager
+def prepared(
+    base: Base,
+    spec: PrivateSpec,
+    *,
+    start: LoraWeights,
+    optimizer: type[SystemNoiseOptimizer] = SystemNoiseOptimizer,
+) -> Iterator[tuple[Attached, SystemNoiseOptimizer]]:
+    """Hold the shared adapter ready to learn by `spec`; check at both ends that learning reaches the model.
+
+    Raises:
+        IntegrityError: see `train_private`.
+    """
     lora = LoraSpec(rank=spec.rank, alpha=spec.alpha, seed=spec.seed_a, freeze_a=True)
     with attached(base, lora, start=start) as held:
+        before = _public_logits(base)
         held.per_example()
-        optimizer = _optimizer(_learning(held, spec.layers), spec)
-        _accumulate(base, optimizer, encode_all(base, [example], max_tokens=spec.max_tokens))
+        learner = _optimizer(_learning(held, spec.layers), spec, optimizer)
+        _public_logits(base, grad=True).square().sum().backward()  # type: ignore[no-untyped-call]
+        learner.require_reach()
+        yield held, learner
+        held.plain()  # PEFT's own forward, as the export is tested against
+        if learner.released and torch.equal(_public_logits(base), before):
+            raise IntegrityError("private training changed no answer", code="trained_into_nothing")
+
+
+def backward(base: Base, sequences: Sequence[Encoded]) -> Accumulate:
+    """Return the `Accumulate` that backpropagates examples, each the mean loss over its own answer's tokens."""
+
+    def accumulate(chosen: Sequence[int]) -> None:
+        batch = collate([sequences[index] for index in chosen])
+        losses = -answer_log_probs(base, batch).gather(1, batch.targets[:, None])[:, 0]
+        (losses * batch.weights).sum().backward()  # type: ignore[no-untyped-call]
+
+    return accumulate
+
+
+def example_gradient_norm(base: Base, example: Example, spec: PrivateSpec, start: LoraWeights) -> float:
+    """Return the L2 norm of what `example` alone adds to a step's sum, after clipping; for sensitivity checks."""
+    with prepared(base, spec, start=start) as (_, optimizer):
+        backward(base, encode_all(base, [example], max_tokens=_longest(base, spec)))([0])
+        optimizer.accumulate()
         return float(torch.cat([p.summed_grad.flatten().double() for p in optimizer.params]).norm())
+
+
+def _longest(base: Base, spec: PrivateSpec) -> int:
+    """Tokens an example may have: the spec's bound, within what the model can read."""
+    return min(spec.max_tokens, int(getattr(base.model.config, "max_position_embeddings", spec.max_tokens)))
+
+
+def _public_logits(base: Base, *, grad: bool = False) -> torch.Tensor:
+    """Logits [1, tokens, vocabulary] of a fixed sequence of tokens."""
+    tokens = torch.arange(1, 1 + PUBLIC_TOKENS)[None] % base.model.config.vocab_size
+    with torch.set_grad_enabled(grad):
+        return head(base, hidden_states(base, tokens))
 
 
 def _learning(held: Attached, layers: int) -> list[torch.nn.Parameter]:
@@ -141,32 +256,16 @@ def _learning(held: Attached, layers: int) -> list[torch.nn.Parameter]:
     return held.parameters()
 
 
-def _optimizer(parameters: list[torch.nn.Parameter], spec: PrivateSpec) -> SystemNoiseOptimizer:
+def _optimizer(
+    parameters: list[torch.nn.Parameter], spec: PrivateSpec, kind: type[SystemNoiseOptimizer]
+) -> SystemNoiseOptimizer:
     """Plain SGD inside Opacus' clipping: its noise is what the update's public scale is computed from."""
-    return SystemNoiseOptimizer(
+    return kind(
         torch.optim.SGD(parameters, lr=spec.learning_rate),
         noise_multiplier=spec.noise_multiplier,
         max_grad_norm=spec.clipping_norm,
         expected_batch_size=spec.divisor,
     )
-
-
-def _step(base: Base, optimizer: SystemNoiseOptimizer, sequences: Sequence[Encoded], sampling_rate: float) -> None:
-    """One step: sample, clip, noise, move. An empty batch is a step of pure noise."""
-    chosen = [sequences[index] for index in poisson_sample(len(sequences), sampling_rate)]
-    if not chosen:
-        optimizer.accumulate_nothing()
-    for first in range(0, len(chosen), MICROBATCH):
-        _accumulate(base, optimizer, chosen[first : first + MICROBATCH])
-    optimizer.release()
-
-
-def _accumulate(base: Base, optimizer: SystemNoiseOptimizer, group: Sequence[Encoded]) -> None:
-    """Backpropagate the sum of the examples' losses, each the mean over its own answer's tokens."""
-    batch = collate(group)
-    losses = -answer_log_probs(base, batch).gather(1, batch.targets[:, None])[:, 0]
-    (losses * batch.weights).sum().backward()  # type: ignore[no-untyped-call]
-    optimizer.accumulate()
 
 
 def _change(start: LoraWeights, trained: LoraWeights, layers: int) -> dict[str, NDArray[np.float32]]:
