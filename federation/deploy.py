@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation import membership, pki, registry, repository
+from federation import membership, pki, repository
 from federation import release as releases
 from federation.control import Control, control
 from federation.plan import Plan, ServerFolder
 from federation.post import Post, request
 from federation.processes import Child, flower, free_ports, healthy, spawn, stop, wait_for
 from federation.release import Release
+from federation.state import OPEN, FleetState, Node
 from store.errors import NetworkError
 from store.paths import Home
 
@@ -163,10 +164,10 @@ def _devices(
     runners: int,
 ) -> None:
     """Enroll what is new, start one SuperNode per device and the workers behind them."""
-    posts = []
+    posts, state = [], server.state()
     for device, port in zip(devices, free_ports(len(devices)), strict=True):
         place = membership.read(device.membership)
-        _enroll(server, operator, device.name, place)
+        _enroll(state, operator, device.name, place)
         secret = scratch / f"{device.name}.secret"
         pki.write_private(secret, secrets.token_bytes(pki.SUPEREXEC_SECRET_BYTES))
         children.append(_supernode(device.name, place, address, port, server.authority, secret, scratch))
@@ -185,13 +186,13 @@ def _devices(
         children.append(spawn(f"worker{number}", command, scratch, stdin=share))
 
 
-def _enroll(server: ServerFolder, operator: Control, name: str, place: membership.Membership) -> None:
+def _enroll(state: FleetState, operator: Control, name: str, place: membership.Membership) -> None:
     """Register a device that is not yet enrolled: its node key with Flower, its signing key with us."""
     device = pki.public_bytes(place.signing_key()).hex()
-    if any(node.device == device for node in registry.read(server.registry)):
+    if any(node.device == device for node in state.nodes()):
         return
     node_id = operator.register(place.node_key.with_suffix(".pub"), name)
-    registry.enroll(server.registry, registry.Node(node_id=node_id, name=name, device=device))
+    state.enroll(Node(node_id=node_id, name=name, device=device))
 
 
 def _supernode(
@@ -230,7 +231,7 @@ def _follow(
 
     def finished() -> bool:
         nonlocal told
-        done = sum(report["verdict"] != "collected" for report in server.read_reports()[known:])
+        done = sum(report["verdict"] not in OPEN for report in server.read_reports()[known:])
         if done != told:
             told = done
             progress("rounds", done, plan.rounds)

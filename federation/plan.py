@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from federation.aggregate import Rule
 from federation.spec import Pace, RoundSpec
+from federation.state import FleetState
 from learner.base import Geometry
 from store.errors import IntegrityError
 
@@ -62,9 +64,14 @@ class ServerFolder:
         return self.root / "superlink.db"
 
     @property
-    def registry(self) -> Path:
-        """Enrolled devices."""
-        return self.root / "registry.json"
+    def state_url(self) -> str:
+        """Where the server's state is: what the operator wrote into ``state.url``, else an SQLite file here."""
+        named = self.root / "state.url"
+        return named.read_text().strip() if named.exists() else f"sqlite:///{self.root / 'fleet.db'}"
+
+    def state(self) -> FleetState:
+        """Open the server's state: enrolled devices, rounds, releases, audit log."""
+        return FleetState.open(self.state_url)
 
     @property
     def plan(self) -> Path:
@@ -77,19 +84,13 @@ class ServerFolder:
         return self.root / "releases"
 
     @property
-    def reports(self) -> Path:
-        """One JSON file for every round that was tried."""
-        return self.root / "reports"
-
-    @property
     def logs(self) -> Path:
         """Logs of the last run's processes."""
         return self.root / "logs"
 
     def read_reports(self) -> list[dict[str, Any]]:
         """Return the reports of all rounds tried so far, oldest first."""
-        found: list[dict[str, Any]] = [json.loads(path.read_text()) for path in self.reports.glob("*.json")]
-        return sorted(found, key=lambda report: float(report["begun"]))
+        return [dict(entry.report) for entry in self.state().rounds()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,8 @@ class Plan:
     spec: RoundSpec
     pace: Pace
     delta: float = 1e-6
+    rule: Rule = "mean"
+    trim: float = 0.2  # share of values left out at each end, for the rule "trimmed"
     probe_items: int = 64  # 0: no probe set
     probe_tolerance: float = 1.0  # points a release may lose against the base model alone
 

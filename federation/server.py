@@ -3,7 +3,7 @@
 Knows Flower only as something that collects updates (`Collector`); the wire is in `federation.strategy`.
 """
 
-import json
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -12,12 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation import adapter
 from federation import release as releases
-from federation.aggregate import UniformMean
+from federation.aggregate import Aggregate, aggregate, statement
 from federation.pki import load_signing_key, public_bytes
 from federation.plan import Plan, ServerFolder
 from federation.protocol import Order
 from federation.release import Manifest, Release
 from federation.spec import RoundSpec
+from federation.state import OPEN, FleetState, Round
 from federation.tally import Tally
 from federation.update import Expected
 from learner.accountant import MechanismRun, epsilon
@@ -27,7 +28,11 @@ from store.records import digest
 
 NORM_SLACK = 1.0 + 1e-6  # for the rounding of a norm
 
-Collector = Callable[[Order, Release, Expected, Ed25519PrivateKey], tuple[UniformMean, Tally]]
+HALTED = "halted"  # the switch that ends a round and lets none begin; any text but the empty one
+SECRET_BYTES = 32
+
+# order, its secret, the release to start from, what to expect, the key that signs, where admitted updates go -> counts
+Collector = Callable[[Order, bytes, Release, Expected, Ed25519PrivateKey, Aggregate], Tally]
 SHARES = (1.0, 0.7, 0.5, 0.35)  # of a round's mean, tried in turn until no old skill is lost; the probe set is public
 Probe = Callable[[bytes], float]  # adapter bytes -> points on the operator's probe set
 
@@ -39,33 +44,78 @@ class Operator:
     folder: ServerFolder
     plan: Plan
     key: Ed25519PrivateKey
+    state: FleetState
     probe: Probe | None
 
     @classmethod
-    def open(cls, folder: ServerFolder, plan: Plan, probe: Probe | None) -> "Operator":
-        """Load the fleet's key."""
-        return cls(folder, plan, load_signing_key(folder.release_key), probe)
+    def open(cls, folder: ServerFolder, plan: Plan, state: FleetState, probe: Probe | None) -> "Operator":
+        """Load the fleet's key.
+
+        Raises:
+            UsageError: the plan's rule does not fit its unit of privacy.
+        """
+        statement(plan.rule, plan.spec.unit)
+        return cls(folder, plan, load_signing_key(folder.release_key), state, probe)
 
     def run(self, run: str, collect: Collector) -> Release:
         """Run the planned rounds, publish every release that holds up, report every round; return the newest release.
 
+        A round that an earlier run of the server died in is repeated first, with the very same orders.
+
         Args:
             run: names this run in orders and ledgers.
-            collect: asks the devices and averages.
+            collect: asks the devices and hands over what they answer.
         """
-        self.folder.reports.mkdir(exist_ok=True)
         release = self._start()
         floor = self._points(adapter.empty(self.plan.spec, self.plan.geometry))
         for attempt in range(self.plan.rounds):
-            order = self._order(f"{run}/{attempt}", release)
-            begun = time.time()
-            mean, tally = collect(order, release, self._expected(release), self.key)
-            # A round that was asked is spent, whatever follows: it is on file before anything is made of it.
-            self._report(order, tally, "collected", begun, release)
-            made, verdict, probed = self._conclude(release, mean, floor)
-            self._report(order, tally, verdict, begun, made or release, probed)
-            release = made or release
+            if self.state.get(HALTED):
+                break
+            release = self._round(self._open(f"{run}/{attempt}", release), release, floor, collect)
         return release
+
+    def _round(self, entry: Round, release: Release, floor: float | None, collect: Collector) -> Release:
+        """One round: collect, conclude, report; return what is newest after it."""
+        order, expected = self._order(entry, release), self._expected(release)
+        into = aggregate(expected, self.plan.rule, trim=self.plan.trim, scratch=self.folder.root)
+        try:
+            tally = collect(order, entry.secret, release, expected, self.key, into)
+            self._report(entry, tally, "collected", release)
+            made, verdict, probed = self._conclude(release, into, floor)
+            tally.used = into.used
+        finally:
+            into.close()
+        self._report(entry, tally, verdict, made or release, probed)
+        return made or release
+
+    def _open(self, run: str, release: Release) -> Round:
+        """The round to hold now, on file before the first order: what was asked is spent, whatever follows."""
+        number = release.manifest.round + 1
+        if left := self.state.unfinished():
+            if left.number == number and left.report["spec"] == asdict(self.plan.spec):
+                self.state.log("round repeated", run=left.run, round=number)
+                return left
+            self.state.report(left.run, "abandoned", {**left.report, "verdict": "abandoned"})
+        begun = time.time()
+        report = {
+            "run": run,
+            "round": number,
+            "verdict": OPEN[0],
+            "release": release.manifest.id,
+            "rule": self.plan.rule,
+            "spec": asdict(self.plan.spec),
+            "begun": begun,
+        }
+        entry = Round(
+            run=run,
+            number=number,
+            begun=begun,
+            verdict=OPEN[0],
+            secret=secrets.token_bytes(SECRET_BYTES),
+            report=report,
+        )
+        self.state.begin(entry)
+        return entry
 
     def _start(self) -> Release:
         """The newest release of this fleet, or a signed empty one as round 0."""
@@ -74,12 +124,12 @@ class Operator:
         data = self._bytes(adapter.empty(self.plan.spec, self.plan.geometry))
         return self._publish(self._manifest(data, 0.0), data)
 
-    def _order(self, run: str, release: Release) -> Order:
-        """The order of the round after `release`; nonce and device are filled in per node."""
+    def _order(self, entry: Round, release: Release) -> Order:
+        """The order of this round; nonce and device are filled in per node."""
         return Order(
             fleet=release.manifest.fleet,
-            run=run,
-            round=release.manifest.round + 1,
+            run=entry.run,
+            round=entry.number,
             nonce="",
             device="",
             release=release.manifest.id,
@@ -93,14 +143,17 @@ class Operator:
         return Expected(self.plan.base, release.manifest.id, release.manifest.round + 1, self.plan.spec, order)
 
     def _conclude(
-        self, release: Release, mean: UniformMean, floor: float | None
+        self, release: Release, into: Aggregate, floor: float | None
     ) -> tuple[Release | None, str, dict[str, float]]:
         """Make, score, sign and save the next release; None and the reason when there is none."""
-        if mean.count < self.plan.pace.quorum:
+        if self.state.get(HALTED):
+            return None, HALTED, {}
+        if into.count < self.plan.pace.quorum:
             return None, "no_quorum", {}
+        change = into.result()
         before = adapter.open_release(release, self.plan.geometry, max_norm=release.manifest.max_norm)
         for share in SHARES:
-            weights = adapter.moved(before, mean.result(), share)
+            weights = adapter.moved(before, change, share)
             points = self._points(weights)
             probed = {} if points is None or floor is None else {"base": floor, "after": points}
             if not probed or probed["after"] >= probed["base"] - self.plan.probe_tolerance:
@@ -112,7 +165,7 @@ class Operator:
             self._manifest(data, adapter.norm(weights)),
             parent=release.manifest.id,
             round=release.manifest.round + 1,
-            cohort=mean.count,
+            cohort=into.used,
             epsilon=epsilon([_mechanism(self.plan.spec)], self.plan.delta),
             epsilon_total=self._spent(),
             probe=probed,
@@ -145,7 +198,7 @@ class Operator:
 
     def _spent(self) -> float:
         """Epsilon of every round this fleet ever asked for, released or not."""
-        specs = [RoundSpec.parse(report["spec"]) for report in self.folder.read_reports()]
+        specs = [RoundSpec.parse(entry.report["spec"]) for entry in self.state.rounds()]
         return epsilon([_mechanism(spec) for spec in specs], self.plan.delta)
 
     def _points(self, weights: LoraWeights) -> float | None:
@@ -157,29 +210,13 @@ class Operator:
         return to_gguf(weights, self.plan.geometry, self.plan.base)
 
     def _report(
-        self,
-        order: Order,
-        tally: Tally,
-        verdict: str,
-        begun: float,
-        release: Release,
-        probed: dict[str, float] | None = None,
+        self, entry: Round, tally: Tally, verdict: str, release: Release, probed: dict[str, float] | None = None
     ) -> None:
-        """Write what became of one round, replacing the report written earlier in the same round."""
-        value = {
-            "run": order.run,
-            "round": order.round,
-            "verdict": verdict,
-            "release": release.manifest.id,
-            **tally.figures(),
-            "probe": probed or {},
-            "spec": asdict(order.spec),
-            "begun": begun,
-        }
-        path = self.folder.reports / f"{order.round:05d}-{digest(order.run.encode())[-12:]}.json"
-        draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(value, indent=1))
-        draft.replace(path)
+        """Put on file what became of a round, and in the log when it is over."""
+        result = {"verdict": verdict, "release": release.manifest.id, "probe": probed or {}}
+        self.state.report(entry.run, verdict, {**entry.report, **tally.figures(), **result})
+        if verdict not in OPEN:
+            self.state.log("round", run=entry.run, round=entry.number, **tally.figures(), **result)
 
 
 def _mechanism(spec: RoundSpec) -> MechanismRun:

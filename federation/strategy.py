@@ -5,16 +5,17 @@ names, and let one malformed reply abort the run. Here a reply belongs to the no
 key *we* enrolled, and can only be counted, never raise.
 """
 
-import secrets
+import hashlib
+import hmac
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from federation.aggregate import UniformMean
+from federation.aggregate import Aggregate
 from federation.protocol import Order, check_reply, parse_reply, sign_order
 from federation.release import Release
 from federation.spec import Pace
@@ -38,33 +39,42 @@ def collect(
     grid: Grid,
     nodes: Mapping[int, str],
     order: Order,
+    secret: bytes,
     release: Release,
     expected: Expected,
     key: Ed25519PrivateKey,
     pace: Pace,
-) -> tuple[UniformMean, Tally]:
-    """Ask `nodes` (node id -> device key) for one update each and average what holds up.
+    aggregate: Aggregate,
+    *,
+    halted: Callable[[], bool] = lambda: False,
+) -> Tally:
+    """Ask `nodes` (node id -> device key) for one update each and hand what holds up to `aggregate`.
 
     Args:
         order: the round's order; nonce and device are filled in per node.
+        secret: the round's own; with the same one, a repeated round puts the same order to each device.
         release: what the devices start from.
         expected: what every update must say about itself.
         key: the fleet's release key, signs every order.
+        halted: asked between looks; True ends the round.
 
-    Returns: the mean so far and the counts, when all answered or the deadline has passed.
+    Returns: the counts, when all answered, the deadline has passed or the round was halted.
     """
-    begun, mean, tally = time.monotonic(), UniformMean(expected.layout), Tally(asked=len(nodes))
-    orders = {
-        node: replace(order, nonce=secrets.token_hex(NONCE_BYTES), device=device) for node, device in nodes.items()
-    }
+    begun, tally = time.monotonic(), Tally(asked=len(nodes))
+    orders = {node: replace(order, nonce=nonce(secret, device), device=device) for node, device in nodes.items()}
     pending = _send(grid, orders, release, key, pace)
-    for message, asked in _replies(grid, pending, begun + pace.deadline, pace.poll):
+    for message, asked in _replies(grid, pending, begun + pace.deadline, pace.poll, halted):
         try:
-            tally.bytes_in += _admit(message, asked, expected, mean, tally)
+            tally.bytes_in += _admit(message, asked, expected, aggregate, tally)
         except UpdateRefused as refusal:
             tally.rejected[refusal.reason] += 1
     tally.seconds = time.monotonic() - begun
-    return mean, tally
+    return tally
+
+
+def nonce(secret: bytes, device: str) -> str:
+    """Return the nonce of the device with this key in the round with this secret: 32 hex digits."""
+    return hmac.digest(secret, device.encode(), hashlib.sha256)[:NONCE_BYTES].hex()
 
 
 def _send(
@@ -83,12 +93,14 @@ def _send(
     return {message_id: order for message_id, order in taken if message_id}
 
 
-def _replies(grid: Grid, pending: dict[str, Order], end: float, poll: float) -> Iterator[tuple[Message | None, Order]]:
+def _replies(
+    grid: Grid, pending: dict[str, Order], end: float, poll: float, halted: Callable[[], bool]
+) -> Iterator[tuple[Message | None, Order]]:
     """Yield replies as they come, attributed by our own map of message ids; None for one that cannot be read.
 
     One id per request: a reply that Flower itself fails to unpack then takes no other with it.
     """
-    while pending and time.monotonic() < end:
+    while pending and time.monotonic() < end and not halted():
         for message_id in list(pending):
             try:
                 messages = list(grid.pull_messages([message_id]))
@@ -101,7 +113,7 @@ def _replies(grid: Grid, pending: dict[str, Order], end: float, poll: float) -> 
             time.sleep(poll)
 
 
-def _admit(message: Message | None, order: Order, expected: Expected, mean: UniformMean, tally: Tally) -> int:
+def _admit(message: Message | None, order: Order, expected: Expected, aggregate: Aggregate, tally: Tally) -> int:
     """Check one reply and add it; return the size of its payload.
 
     Raises:
@@ -119,6 +131,6 @@ def _admit(message: Message | None, order: Order, expected: Expected, mean: Unif
     if reply.decline:
         tally.declined[reply.decline] += 1
         return 0
-    mean.add(decode(reply.payload, expected))
+    aggregate.add(decode(reply.payload, expected))
     tally.accepted += 1
     return len(reply.payload)

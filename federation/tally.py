@@ -10,6 +10,7 @@ class Tally:
 
     asked: int = 0
     accepted: int = 0
+    used: int = 0  # of the accepted, those the rule kept
     declined: Counter[str] = field(default_factory=Counter)  # the device said no, by word
     rejected: Counter[str] = field(default_factory=Counter)  # we said no, by reason
     bytes_in: int = 0
@@ -25,6 +26,7 @@ class Tally:
         return {
             "asked": self.asked,
             "accepted": self.accepted,
+            "used": self.used,
             "declined": dict(self.declined),
             "rejected": dict(self.rejected),
             "missing": self.missing,

@@ -81,6 +81,11 @@ class PrivateUpdate:
         """Return the bytes for the wire, always `expected.size` long."""
         return self.expected.header + self.levels.astype(_wire_type(self.expected.spec)).tobytes()
 
+    @property
+    def norm(self) -> float:
+        """L2 norm of the change it stands for."""
+        return self.expected.spec.quantum * float(np.linalg.norm(self.levels.astype(np.float64)))
+
     def values(self) -> NDArray[np.float32]:
         """Return the change it stands for, float32 [count]."""
         return (self.levels * np.float32(self.expected.spec.quantum)).astype(np.float32)
@@ -123,9 +128,10 @@ def decode(data: bytes, expected: Expected) -> PrivateUpdate:
     levels = np.frombuffer(data, dtype=_wire_type(expected.spec), offset=HEADER.size)
     if levels.size and int(levels.min()) < -_top(expected.spec):
         raise UpdateRefused("range")
-    if expected.spec.quantum * float(np.linalg.norm(levels.astype(np.float64))) > expected.spec.max_norm:
+    update = PrivateUpdate(expected, levels)
+    if update.norm > expected.spec.max_norm:
         raise UpdateRefused("norm")
-    return PrivateUpdate(expected, levels)
+    return update
 
 
 def flatten(change: Mapping[str, NDArray[np.float32]], layout: Layout) -> NDArray[np.float64]:

@@ -10,11 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from federation import membership, pki, registry
+from federation import membership, pki
 from federation.deploy import create_server
 from federation.device import Device
 from federation.plan import Plan, ServerFolder
 from federation.spec import Limits, Pace, RoundSpec, wire_scale
+from federation.state import FleetState, Node
 from federation.update import MECHANISM, Expected
 from learner.base import Geometry
 from learner.lora import LoraWeights
@@ -98,7 +99,12 @@ class Fleet:
     @property
     def roster(self) -> dict[int, str]:
         """Node id -> device key."""
-        return registry.admitted(self.folder.registry)
+        return self.state.admitted()
+
+    @property
+    def state(self) -> FleetState:
+        """What the server remembers."""
+        return self.folder.state()
 
 
 def add_correction(store: MemoryStore, text: str, *, share: bool = True) -> None:
@@ -129,7 +135,7 @@ def make_fleet(root: Path, count: int = 3, *, values: Iterable[float] = (), limi
         taught: list[list[Example]] = []
         device = Device(store, place, place.signing_key(), GEOMETRY, constant_trainer(taught, value))
         key = pki.public_bytes(device.key).hex()
-        registry.enroll(folder.registry, registry.Node(node_id=1000 + number, name=f"device{number}", device=key))
+        folder.state().enroll(Node(node_id=1000 + number, name=f"device{number}", device=key))
         owners.append(Owner(1000 + number, device, taught))
     return Fleet(folder, plan, owners)
 

@@ -1,6 +1,5 @@
 """One real round: SuperLink, SuperNodes, TLS, node keys, private training; then nothing is left."""
 
-import json
 import time
 from pathlib import Path
 
@@ -79,4 +78,4 @@ def test_a_round_over_real_flower_processes(tmp_path: Path) -> None:
     assert not [process for process in psutil.Process().children(recursive=True) if "flower" in process.name()]
     left = [path for path in server.root.rglob("*") if path.is_file() and b"zanzibar" in path.read_bytes()]
     assert left == []
-    assert json.loads(server.registry.read_text())[0]["name"] == "ada"
+    assert server.state().nodes()[0].name == "ada"

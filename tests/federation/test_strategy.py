@@ -5,7 +5,8 @@ import secrets
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,16 +15,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from federation import adapter, registry, strategy
+from federation import adapter, strategy
+from federation.aggregate import aggregate
 from federation.client_app import respond
 from federation.pki import public_bytes
 from federation.protocol import Order, Reply, SignedOrder, open_order, reply_fields, sign_reply
 from federation.release import Release
-from federation.server import SHARES, Operator
+from federation.server import HALTED, SHARES, Operator
 from federation.server_app import collector
 from federation.spec import RoundSpec
+from federation.tally import Tally
 from federation.update import privatise
-from store.errors import IntegrityError, UsageError
 from tests.federation.desk import (
     GEOMETRY,
     Fleet,
@@ -49,8 +51,8 @@ def run(fleet: Fleet, answers: dict[int, Answer] | None = None, **plan: object) 
     chosen = {owner.node_id: honest(owner) for owner in fleet.owners} | (answers or {})
     fleet.plan = replace(fleet.plan, **plan)
     grid = LoopGrid(chosen)
-    operator = Operator.open(fleet.folder, fleet.plan, None)
-    release = operator.run("run", collector(grid, fleet.folder, fleet.plan))
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, None)
+    release = operator.run(secrets.token_hex(4), collector(grid, fleet.state, fleet.plan))
     return release, fleet.folder.read_reports()[-1]
 
 
@@ -101,12 +103,75 @@ def test_devices_that_never_answer_do_not_block_the_round(fleet: Fleet) -> None:
     assert (release.manifest.cohort, report["missing"]) == (2, 1)
 
 
+def test_a_server_that_died_in_a_round_repeats_it_with_the_same_orders(fleet: Fleet) -> None:
+    """Nonces are the same again, so no device counts it twice; the server's total counts it once."""
+    nonces: list[set[str]] = []
+
+    def dies(*arguments: object) -> Tally:
+        collector(LoopGrid(answers()), fleet.state, fleet.plan)(*arguments)
+        raise MemoryError
+
+    def answers() -> dict[int, Answer]:
+        nonces.append(set())
+
+        def noting(owner: Owner) -> Answer:
+            return lambda message: nonces[-1].add(read_order(message).nonce) or respond(owner.device, message)
+
+        return {owner.node_id: noting(owner) for owner in fleet.owners}
+
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, None)
+    with pytest.raises(MemoryError):
+        operator.run("first", dies)
+    assert [entry.verdict for entry in fleet.state.rounds()] == ["asked"]
+    operator.run("second", collector(LoopGrid(answers()), fleet.state, fleet.plan))
+    assert nonces[0] == nonces[1]
+    assert len(nonces[0]) == 3
+    assert [entry.run for entry in fleet.state.rounds()] == ["first/0"]
+    assert [event.event for event in fleet.state.events()][:1] == ["round repeated"]
+
+
+def test_a_round_of_another_mechanism_is_not_repeated(fleet: Fleet) -> None:
+    """When the operator changed the plan meanwhile, the old round is closed as abandoned and counts as spent."""
+
+    def dies(*_arguments: object) -> Tally:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        Operator.open(fleet.folder, fleet.plan, fleet.state, None).run("first", dies)
+    release, _ = run(fleet, spec=replace(fleet.plan.spec, steps=11))
+    assert [entry.verdict for entry in fleet.state.rounds()] == ["abandoned", "released"]
+    assert release.manifest.epsilon_total > release.manifest.epsilon
+
+
+def test_a_halted_fleet_stops_in_the_middle_of_a_round(fleet: Fleet) -> None:
+    """The operator's switch ends the round at hand, releases nothing and lets none begin until it is off."""
+
+    def halting(message: Message) -> None:
+        fleet.state.put(HALTED, "by hand")
+
+    release, report = run(fleet, {1000: halting}, rounds=3)
+    assert (release.manifest.round, report["verdict"], len(fleet.state.rounds())) == (0, "halted", 1)
+    release, _ = run(fleet)
+    assert (release.manifest.round, len(fleet.state.rounds())) == (0, 1)
+    fleet.state.put(HALTED, "")
+    release, _ = run(fleet, rounds=1)
+    assert release.manifest.round == 1
+
+
+@pytest.mark.parametrize("rule", ["trimmed", "median", "norm"])
+def test_a_round_may_be_held_under_any_rule(tmp_path: Path, rule: str) -> None:
+    """Changes of 0.2, 0.3 and 0.4 give 0.3 under the robust rules too, and the report names the rule."""
+    release, report = run(make_fleet(tmp_path, values=(0.2, 0.3, 0.4)), rule=rule, trim=0.34)
+    assert mean_b(release) == pytest.approx(0.3, abs=0.02)
+    assert (report["rule"], report["used"], release.manifest.cohort) == (rule, 3, 3)
+
+
 def run_with_points(fleet: Fleet, points: list[float]) -> tuple[Release, dict[str, Any]]:
     """Run the plan with a probe set that gives these points in turn; return (newest release, report)."""
     scores = iter(points)
-    operator = Operator.open(fleet.folder, fleet.plan, lambda _: next(scores))
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, lambda _: next(scores))
     grid = LoopGrid({owner.node_id: honest(owner) for owner in fleet.owners})
-    release = operator.run("run", collector(grid, fleet.folder, fleet.plan))
+    release = operator.run(secrets.token_hex(4), collector(grid, fleet.state, fleet.plan))
     (report,) = fleet.folder.read_reports()
     return release, report
 
@@ -204,45 +269,27 @@ def test_a_hostile_reply_is_counted_and_changes_nothing(fleet: Fleet, name: str)
 def test_an_unenrolled_or_revoked_node_is_not_asked(fleet: Fleet) -> None:
     """Only keys on the roster get an order."""
     stranger = make_fleet(fleet.folder.root.parent / "elsewhere", 1).owners[0]
-    nodes = registry.read(fleet.folder.registry)
-    revoked = [replace(node, revoked=node.node_id == 1002) for node in nodes]
-    fleet.folder.registry.write_text(json.dumps([asdict(node) for node in revoked]))
+    fleet.state.revoke(fleet.roster[1002])
     _, report = run(fleet, {5000: honest(stranger)})
     assert (report["asked"], report["accepted"]) == (2, 2)
-
-
-def test_a_key_cannot_be_enrolled_twice(fleet: Fleet) -> None:
-    """One vote per key."""
-    first = registry.read(fleet.folder.registry)[0]
-    for node in (replace(first, node_id=9), replace(first, device="f" * 64)):
-        with pytest.raises(UsageError, match="enrolled"):
-            registry.enroll(fleet.folder.registry, node)
-    with pytest.raises(UsageError, match="64 hex"):
-        registry.enroll(fleet.folder.registry, replace(first, node_id=9, device="short"))
-
-
-def test_a_damaged_registry_is_refused(fleet: Fleet) -> None:
-    """Neither junk nor a doubled key is read."""
-    entries = json.loads(fleet.folder.registry.read_text())
-    for text in ("{", '[{"who": 1}]', json.dumps([*entries, entries[0]])):
-        fleet.folder.registry.write_text(text)
-        with pytest.raises(IntegrityError):
-            registry.read(fleet.folder.registry)
 
 
 def peak_of_a_round(fleet: Fleet, copies: int) -> int:
     """Peak memory in bytes while one round collects `copies` updates."""
     key = fleet.owners[0].device.key
     answers = dict.fromkeys(range(copies), lambda message: signed(message, payload(message), key))
-    operator = Operator.open(fleet.folder, fleet.plan, None)
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, None)
     release = operator._start()
-    order, expected = operator._order("run", release), operator._expected(release)
+    entry, expected = operator._open(f"run {copies}", release), operator._expected(release)
+    order, into = operator._order(entry, release), aggregate(expected)
     roster = dict.fromkeys(answers, public_bytes(key).hex())
     tracemalloc.start()
-    mean, tally = strategy.collect(LoopGrid(answers), roster, order, release, expected, fleet.key, fleet.plan.pace)
+    tally = strategy.collect(
+        LoopGrid(answers), roster, order, entry.secret, release, expected, fleet.key, fleet.plan.pace, into
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert mean.count == tally.accepted == copies
+    assert into.count == tally.accepted == copies
     return peak
 
 
