@@ -47,12 +47,9 @@ def chat(session: Session, model: Path | None, system: str) -> Report:
     Each line is a request. /fix opens the last answer for correction, /learn learns from what you
     corrected, /help lists the rest.
     """
-    settings = session.config.chat
     with session.unlocked() as (store, keys), session.engine(store, model) as engine:
-        turns = settings.turns
-        if turns is None:
-            turns = 8 if model or session.config.model.path else 0
-        talk = Talk(session, store, keys, engine, Conversation(keep=turns, system=system))
+        keep = turns_kept(session, model)
+        talk = Talk(session, store, keys, engine, Conversation(keep=keep, system=system))
         if session.interactive:
             click.echo("Type a request, or /help. Ctrl-D leaves.", err=True)
         for line in lines(session.interactive):
@@ -61,6 +58,13 @@ def chat(session: Session, model: Path | None, system: str) -> Report:
     data = {"event": "end", **talk.counts}
     code = PARTLY if talk.counts["failed"] and not session.interactive else 0
     return Report(data, lambda: "", code)
+
+
+def turns_kept(session: Session, model: Path | None = None) -> int:
+    """Return how many earlier turns accompany a request: none for the embedded model, which knows one turn only."""
+    if session.config.chat.turns is not None:
+        return session.config.chat.turns
+    return 8 if model or session.config.model.path else 0
 
 
 class Talk:

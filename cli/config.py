@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from store.errors import UsageError
 
@@ -52,6 +52,20 @@ class PrivacyConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """Where the HTTP gateway listens and how much it takes on at once."""
+
+    host: str = "127.0.0.1"
+    port: int = 7411
+    parallel: int = 4  # answers that may grow at once
+    waiting: int = 16  # requests that may wait for their turn
+    origins: tuple[str, ...] = ()  # web origins, besides the own page, that browsers may call from
+    hosts: tuple[str, ...] = ()  # names, besides loopback ones, that it answers under
+    certificate: Path | None = None  # PEM files for TLS; needed beyond loopback
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings."""
 
@@ -59,6 +73,7 @@ class Config:
     chat: ChatConfig = field(default_factory=ChatConfig)
     learn: LearnConfig = field(default_factory=LearnConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
@@ -124,14 +139,26 @@ def _fill(section: str, kind: type, values: Mapping[str, Any]) -> Any:  # noqa: 
 
 def _convert(name: str, kind: Any, value: Any) -> Any:  # noqa: ANN401 - a field's type and a raw value
     """Convert a TOML value or an environment string to the field's type; numbers must not be negative."""
+    if get_origin(kind) is tuple:
+        return _words(name, value)
     base = next((one for one in getattr(kind, "__args__", (kind,)) if one is not type(None)), kind)
     try:
+        if base is str and not isinstance(value, str):
+            raise ValueError(name)
         if isinstance(value, bool) or (base is int and isinstance(value, float)):
             raise ValueError(name)
         result = base(value).expanduser() if base is Path else base(value)
         if isinstance(result, int | float) and not 0 <= result < float("inf"):
             raise ValueError(name)
     except (TypeError, ValueError) as error:
-        kind_name = {Path: "a path", int: "a whole number, 0 or more", float: "a number, 0 or more"}[base]
+        kind_name = {Path: "a path", int: "a whole number, 0 or more", float: "a number, 0 or more", str: "text"}[base]
         raise UsageError(f"The setting {name} must be {kind_name}.", code="config") from error
     return result
+
+
+def _words(name: str, value: Any) -> tuple[str, ...]:  # noqa: ANN401 - a raw value
+    """Convert a TOML list of strings, or an environment string of them with commas between."""
+    words = [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(one, str) for one in words):
+        raise UsageError(f"The setting {name} must be a list of strings.", code="config")
+    return tuple(one for one in words if one)

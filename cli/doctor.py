@@ -56,12 +56,7 @@ def doctor(session: Session, accept: bool, yes: bool) -> Report:
 
 def _examine(session: Session, accept: bool, yes: bool) -> Iterator[Check]:
     """Yield all findings; what needs the store is left out when it does not open."""
-    yield from _tried("driver", _driver)
-    yield from _tried("settings", lambda: _settings(session))
-    yield from _tried("key", lambda: _key(session))
-    yield from _tried("files", lambda: _modes(session))
-    yield from _tried("space", lambda: _space(session))
-    yield from _tried("model", lambda: _model(session))
+    yield from examine_machine(session)
     with ExitStack() as stack:
         stores: list[StoreBase] = []
         yield from _tried("store", lambda: _opened(session, stack, stores))
@@ -69,9 +64,24 @@ def _examine(session: Session, accept: bool, yes: bool) -> Iterator[Check]:
             if accept:
                 confirm(session, "This accepts what is damaged or missing; it stays on record.", yes)
                 store.accept_damage()
-            yield from _tried("records", lambda store=store: _records(store))  # type: ignore[misc]
-            yield from _tried("adapters", lambda store=store: _adapters(session, store))  # type: ignore[misc]
-            yield from _tried("sharing", lambda store=store: _sharing(store))  # type: ignore[misc]
+            yield from examine_store(session, store)
+
+
+def examine_machine(session: Session) -> Iterator[Check]:
+    """Yield what can be found without opening the store."""
+    yield from _tried("driver", _driver)
+    yield from _tried("settings", lambda: _settings(session))
+    yield from _tried("key", lambda: _key(session))
+    yield from _tried("files", lambda: _modes(session))
+    yield from _tried("space", lambda: _space(session))
+    yield from _tried("model", lambda: _model(session))
+
+
+def examine_store(session: Session, store: StoreBase) -> Iterator[Check]:
+    """Yield what an open store shows."""
+    yield from _tried("records", lambda: _records(store))
+    yield from _tried("adapters", lambda: _adapters(session, store))
+    yield from _tried("sharing", lambda: _sharing(store))
 
 
 def _tried(name: str, check: Callable[[], Check]) -> Iterator[Check]:

@@ -72,7 +72,7 @@ def consent(session: Session, purpose: Purpose | None, grant: bool | None, yes: 
                 Consent(
                     purpose=purpose,
                     granted=grant,
-                    destination=_destination(session, purpose),
+                    destination=destination(session, purpose),
                     terms=TERMS[purpose],
                     time=time.time(),
                 )
@@ -220,7 +220,7 @@ def preview(session: Session, out: Path | None) -> Report:
     return Report(data, lambda: facts(rows))
 
 
-def _destination(session: Session, purpose: Purpose) -> str:
+def destination(session: Session, purpose: Purpose) -> str:
     """Return whom a word on `purpose` is for: the fleet joined, for sharing."""
     if purpose != "share":
         return ""

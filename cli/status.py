@@ -18,22 +18,31 @@ PURPOSES: tuple[Purpose, ...] = ("log", "learn", "share")
 @click.pass_obj
 def status(session: Session) -> Report:
     """What is stored, served and waiting."""
+    from cli.runtime import running
+
+    with session.store() as store:
+        data = overview(session, store)
+    found = running(session.home)
+    data["gateway"] = {"address": found.address, "process": found.process} if found else None
+    return Report(data, lambda: facts(_words(data)))
+
+
+def overview(session: Session, store: StoreBase) -> dict[str, Any]:
+    """Return what is stored, served and waiting, as JSON values."""
     from store.keys import key_status
 
     key = key_status(session.home)
     model = session.config.model.path
-    with session.store() as store:
-        data = {
-            "home": str(session.home.data),
-            "key": {"backend": key.backend, "warning": key.warning},
-            "model": {"path": str(model) if model else None, "embedded": model is None},
-            "counts": {kind.__name__.lower(): store.count(kind) for kind in (Interaction, Correction, Rating, Adapter)},
-            "serving": {slot: store.active(slot) for slot in SLOTS},
-            "learning": _learning(session, store),
-            "consents": consents(store),
-            "privacy": spent(store),
-        }
-    return Report(data, lambda: facts(_words(data)))
+    return {
+        "home": str(session.home.data),
+        "key": {"backend": key.backend, "warning": key.warning},
+        "model": {"path": str(model) if model else None, "embedded": model is None},
+        "counts": {kind.__name__.lower(): store.count(kind) for kind in (Interaction, Correction, Rating, Adapter)},
+        "serving": {slot: store.active(slot) for slot in SLOTS},
+        "learning": _learning(session, store),
+        "consents": consents(store),
+        "privacy": spent(store),
+    }
 
 
 def backlog(store: StoreBase) -> int:
@@ -90,6 +99,7 @@ def _words(data: dict[str, Any]) -> dict[str, str]:
         or "the base model alone",
         "waiting": f"{learning['waiting']} corrected requests not learned yet",
         "learning": f"now, process {learning['running']}" if learning["running"] else "not now",
+        "gateway": data["gateway"]["address"] if data["gateway"] else "not running",
         "background": f"process {learning['background']}" if learning["background"] else "not running",
         "last run": f"{when(last['time'])} {last['decision']}: {last['reason']}" if last else "none",
         "consents": ", ".join(f"{name} {'on' if granted else 'off'}" for name, granted in data["consents"].items()),

@@ -16,7 +16,7 @@ from feedback.answers import Answer, Score, Scored, finite, groups, pack, scores
 from feedback.decoding import Logits, log_probabilities
 from feedback.llama import BATCH, SEQUENCES, SIDE_BY_SIDE, Llama, Tokens
 from feedback.models import ModelFile
-from feedback.runner import ADAPTERS, Runner
+from feedback.runner import ADAPTERS, Pin, Runner
 from feedback.stream import Sampling, Stream, grow
 from feedback.template import ChatTemplate, Turn
 from feedback.trace import Trace
@@ -110,18 +110,17 @@ class Engine:
             UsageError: the conversation does not fit the context (code ``context_length``) or the template.
             IntegrityError: as `set_stack`; while iterating, numbers that are not finite.
         """
-        if adapters is not None:
-            self._runner.load(adapters, keep=self.stack)
-        stack = self.stack if adapters is None else tuple(name for name, _ in adapters)
-        return self._stream(self._prompt(messages, tools), sampling, stack)
+        pin = self._pinned(adapters)
+        return self._stream(self._prompt(messages, tools), sampling, pin)
 
-    def complete(self, text: str, sampling: Sampling) -> Stream:
+    def complete(self, text: str, sampling: Sampling, *, adapters: Adapters | None = None) -> Stream:
         """Begin to continue plain text, without a chat template; as `stream`."""
+        pin = self._pinned(adapters)
         with self._runner.turns:
             self._runner.check_open()
             prompt = self._words.tokens(text, control=False) or [self._words.eos]
         self._fits(len(prompt) + 1)
-        return self._stream(prompt, sampling, self.stack)
+        return self._stream(prompt, sampling, pin)
 
     def generate(
         self,
@@ -213,9 +212,17 @@ class Engine:
         self._fits(len(prompt) + 1)
         return prompt
 
-    def _stream(self, prompt: list[int], sampling: Sampling, stack: tuple[str, ...]) -> Stream:
+    def _pinned(self, adapters: Adapters | None) -> Pin:
+        """The stack to answer with, loaded and kept so."""
+        if adapters is None:
+            return self._runner.pin(lambda: self.stack)
+        pin = self._runner.pin(lambda: tuple(name for name, _ in adapters))
+        self._runner.load(adapters, keep=self.stack)
+        return pin
+
+    def _stream(self, prompt: list[int], sampling: Sampling, pin: Pin) -> Stream:
         """An answer to a prompt, not begun yet."""
-        return Stream(partial(grow, self._runner, self._words, prompt, sampling, stack, self.context))
+        return Stream(pin, partial(grow, self._runner, self._words, prompt, sampling, pin.stack, self.context))
 
     def _scored(self, messages: Sequence[Message], answer: str) -> Scored:
         """Tokens of a conversation and of the answer with its end token."""

@@ -24,6 +24,8 @@ SIDE_BY_SIDE = 128  # their tokens in all; more would mostly attend to each othe
 LOGITS = 1 << 24  # floats of logits held at once: 64 MiB
 MEMORY = 1 << 28  # bytes of keys and values beyond one conversation of full length
 
+JSON_GRAMMAR = str(llama_cpp.llama_grammar.JSON_GBNF)
+
 Handle = Any  # a C pointer
 Tokens = NDArray[np.int32]
 

@@ -49,7 +49,7 @@ class Recorder:
             hint = "Send a conversation whose last turn is the user's."
             raise UsageError("There is no request to answer.", hint=hint, code="no_request")
         for message in messages:
-            _storable(message.content, "request")
+            storable(message.content, "request")
         answer = self._engine.generate(
             messages, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, on_token=on_token
         )
@@ -89,8 +89,8 @@ def correct(store: StoreBase, interaction_id: str, corrected: str, reason: str =
     if not text.strip():
         hint = "Give the answer that should have been; to reject one without saying so, rate it -1."
         raise UsageError("The correction is empty.", hint=hint, code="empty")
-    _storable(text, "correction")
-    _storable(reason, "reason")
+    storable(text, "correction")
+    storable(reason, "reason")
     interaction = store.get(Interaction, interaction_id)
     if text == interaction.answer.strip("\r\n").rstrip():
         hint = "To approve an answer, rate it +1."
@@ -114,8 +114,8 @@ def rate(store: StoreBase, interaction_id: str, value: Literal[-1, 1]) -> Rating
     return rating
 
 
-def _storable(text: str, what: str) -> None:
-    """Refuse text that is too long or that no store and no model could hold."""
+def storable(text: str, what: str) -> None:
+    """Refuse (UsageError ``too_long``, ``bad_text``) text that is too long or that no store and no model could hold."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition
+from weakref import WeakSet
 
 import numpy as np
 
@@ -36,6 +37,15 @@ class _Step:
     failed: bool = False
 
 
+class Pin:
+    """Keeps adapters loaded for an answer that may not have begun yet, for as long as somebody holds it."""
+
+    __slots__ = ("__weakref__", "stack")
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+
+
 class Runner:
     """Owns a loaded model: its memory, its adapters and whose turn it is. Safe for several threads."""
 
@@ -49,6 +59,7 @@ class Runner:
         self._adapters: OrderedDict[str, Handle] = OrderedDict()
         self._applied: Stack = ()
         self._steps: deque[_Step] = deque()
+        self._pins: WeakSet[Pin] = WeakSet()
 
     def close(self) -> None:
         """Free the model; answers in flight end with an error at their next step."""
@@ -77,6 +88,13 @@ class Runner:
             for name, data in adapters:
                 self._adapter(name, data)
             self._evict({*keep, *(name for name, _ in adapters)})
+
+    def pin(self, stack: Callable[[], Stack]) -> Pin:
+        """Keep the adapters that `stack` names loaded."""
+        with self.turns:
+            pin = Pin(stack())
+            self._pins.add(pin)
+        return pin
 
     def take(self, prompt: Sequence[int], stack: Stack, need: int) -> Slot:
         """Wait for a place for a conversation of `need` cells that starts with `prompt`."""
@@ -204,8 +222,8 @@ class Runner:
         self._adapters.move_to_end(name)
 
     def _evict(self, keep: set[str]) -> None:
-        """Free the adapters used longest ago, never one that serves, is applied or has a conversation in flight."""
-        keep |= {*self._applied, *(name for slot in self._slots.all if slot.reserved for name in slot.stack)}
+        """Free the adapters used longest ago, never one that serves, is applied or is pinned."""
+        keep |= {*self._applied, *(name for pin in self._pins for name in pin.stack)}
         idle = [name for name in self._adapters if name not in keep]
         for name in idle[: max(0, len(self._adapters) - ADAPTERS)]:
             self._llama.free_adapter(self._adapters.pop(name))

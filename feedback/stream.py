@@ -8,7 +8,7 @@ import numpy as np
 from feedback.answers import Answer, Finish, finite
 from feedback.decoding import GrowingText, Logits, choose, likeliest, log_probabilities
 from feedback.llama import Grammar, Vocabulary
-from feedback.runner import Runner
+from feedback.runner import Pin, Runner
 from feedback.slots import Stack
 
 
@@ -52,9 +52,15 @@ class Token:
 
 
 class Stream:
-    """Iterate for the tokens; afterwards `answer` is there. `close` it if you stop before the end."""
+    """Iterate for the tokens; afterwards `answer` is there. `close` it if you stop before the end.
 
-    def __init__(self, grow: Callable[[Callable[[], bool]], Generator[Token, None, Answer]]) -> None:
+    Attributes:
+        stack: digests of the adapters that answer, in order.
+    """
+
+    def __init__(self, pin: Pin, grow: Callable[[Callable[[], bool]], Generator[Token, None, Answer]]) -> None:
+        self.stack = pin.stack
+        self._pin = pin
         self._cancelled = False
         self._growth = grow(lambda: not self._cancelled)
         self.answer: Answer | None = None

@@ -6,7 +6,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -21,6 +21,7 @@ from store.records import (
     Purpose,
     Rating,
     Record,
+    Review,
     Slot,
 )
 
@@ -175,13 +176,29 @@ class StoreBase(ABC):
         consent = self.last(Consent, purpose=purpose, destination=destination)
         return consent if consent and consent.granted else None
 
+    def reviews(self) -> dict[str, Review]:
+        """The owner's newest word on each correction that was reviewed, by the correction's id."""
+        return _newest(self.all(Review), lambda review: review.correction)
+
+    def corrections(self) -> list[Correction]:
+        """The corrections that may teach, oldest first, each with the owner's newest word on sharing it."""
+        reviews = self.reviews()
+        found = []
+        for correction in self.all(Correction):
+            review = reviews.get(correction.id) if reviews else None
+            if review is None:
+                found.append(correction)
+            elif review.state == "accepted":
+                found.append(replace(correction, share=review.share))
+        return found
+
     def examples(self) -> list[Example]:
         """What there is to learn from, oldest first.
 
-        The newest correction of each interaction, and each answer whose newest rating approves it and that
-        was not corrected.
+        The newest accepted correction of each interaction, and each answer whose newest rating approves it and
+        that was not corrected.
         """
-        corrections = _newest(self.all(Correction), lambda correction: correction.interaction)
+        corrections = _newest(self.corrections(), lambda correction: correction.interaction)
         approvals = {
             id: rating
             for id, rating in _newest(self.all(Rating), lambda rating: rating.interaction).items()
@@ -189,13 +206,14 @@ class StoreBase(ABC):
         }
         wanted = corrections.keys() | approvals.keys()
         found = {item.id: item for item in self.all(Interaction)} if wanted else {}
-        examples = [_corrected(found[id], correction) for id, correction in corrections.items() if id in found] + [
+        examples = [corrected(found[id], correction) for id, correction in corrections.items() if id in found] + [
             _approved(found[id], rating) for id, rating in approvals.items() if id in found
         ]
         return sorted(examples, key=lambda example: example.time)
 
 
-def _corrected(interaction: Interaction, correction: Correction) -> Example:
+def corrected(interaction: Interaction, correction: Correction) -> Example:
+    """What a correction of this interaction teaches."""
     return Example(
         messages=interaction.messages,
         answer=correction.corrected,

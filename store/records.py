@@ -14,7 +14,9 @@ HASH_TAG = "sha256:"
 Role = Literal["system", "user", "assistant"]
 Slot = Literal["personal", "shared"]
 Decision = Literal["adopt", "wait", "reject"]
-Purpose = Literal["log", "learn", "share"]
+Purpose = Literal["log", "learn", "share", "upstream"]
+State = Literal["pending", "accepted", "discarded"]
+SignalKind = Literal["regenerate", "edit_resend", "copy_after_edit"]
 
 
 def digest(data: bytes) -> str:
@@ -79,6 +81,43 @@ class Rating(Record):
 
     interaction: str
     value: Literal[-1, 1]
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion(Record):
+    """How an interaction was answered over HTTP: what its client may call it, and how sure the device was."""
+
+    interaction: str
+    name: str  # the completion id that the client was given
+    model: str  # the model id that the client asked for
+    confidence: float | None = None  # mean log-probability of the device's own answer; None: it made none
+    source: str = ""  # who answered: the upstream's address; empty for the device
+    fallback: str = ""  # why the upstream was asked and did not answer
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review(Record):
+    """The owner's word on a correction after it was made; the newest one counts.
+
+    Only accepted corrections teach; without a word a correction is accepted.
+    """
+
+    interaction: str
+    correction: str
+    state: State
+    share: bool
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal(Record):
+    """Weak evidence on an answer that is not the owner's word; never learned from as if it were."""
+
+    interaction: str
+    kind: SignalKind
+    text: str = ""  # what was sent or copied instead, where there is such
     time: float
 
 
@@ -200,5 +239,18 @@ class Egress(Record):
 
 RECORD_TYPES: dict[str, type[Record]] = {
     kind.__name__: kind
-    for kind in (Interaction, Correction, Rating, Adapter, Verdict, Activation, Consent, Spend, Egress)
+    for kind in (
+        Interaction,
+        Correction,
+        Rating,
+        Completion,
+        Review,
+        Signal,
+        Adapter,
+        Verdict,
+        Activation,
+        Consent,
+        Spend,
+        Egress,
+    )
 }

@@ -14,6 +14,10 @@ ELSEWHERE = {  # needs a trained adapter, a running loop, a fleet or a release: 
     ("privacy", "preview"),
     ("fleet", "receive"),
     ("fleet", "serve"),
+    ("up",),
+    ("down",),
+    ("open",),
+    ("service", "uninstall"),
 }
 
 
@@ -40,6 +44,9 @@ def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[
         ("fleet", "create"): [server],
         ("fleet", "join"): [f"{server}/invitation.json", "--yes"],
         ("fleet", "leave"): ["--yes"],
+        ("gateway", "add-token"): ["editor", "--scope", "chat"],
+        ("gateway", "remove-token"): ["editor", "--yes"],
+        ("service", "install"): ["--print"],
         ("completion", "show"): ["bash"],
         ("completion", "install"): ["fish"],
     }
