@@ -4,7 +4,7 @@ Works on one `Run` in memory; writes nothing. The engine serves the old stack ag
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -188,8 +188,7 @@ def _last_look(run: Run, final: LoraWeights, strength: float, proven: Ruling) ->
     fallen = decide([], checked.slices, run.policy.gate)
     if fallen.decision != "reject":
         return Outcome(proven, data, checked)
-    ruling = Ruling("reject", fallen.reason, proven.gain, proven.lower, proven.upper, proven.evidence)
-    return Outcome(ruling, data, checked)
+    return Outcome(replace(proven, decision="reject", reason=fallen.reason), data, checked)
 
 
 def _train(run: Run, material: Material, phase: str) -> LoraWeights:

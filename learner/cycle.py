@@ -170,7 +170,7 @@ def _verdict(name: str, ruling: Ruling, started: float, checked: Checked | None)
     checked = checked or Checked()
     return Verdict(
         adapter=name, decision=ruling.decision, reason=ruling.reason, gain=ruling.gain, lower=ruling.lower,
-        upper=ruling.upper, evidence=ruling.evidence, slices=checked.slices, fixed=checked.fixed,
+        upper=ruling.upper, evidence=ruling.evidence, slices=ruling.held_out + checked.slices, fixed=checked.fixed,
         broken=checked.broken, seconds=time.monotonic() - started, time=time.time(),
     )
 

@@ -40,6 +40,14 @@ class Ruling:
     lower: float
     upper: float
     evidence: int
+    before: float = 0.0  # mean score of the evidence without the adapter; 0 when nothing was scored
+
+    @property
+    def held_out(self) -> tuple[Slice, ...]:
+        """The level that the gain starts from and ends at, so that error can be followed over many runs."""
+        if not self.before:
+            return ()
+        return (Slice(name="held-out", count=self.evidence, before=self.before, after=self.before + self.gain),)
 
 
 def fold_of(request: str, policy: GatePolicy) -> int:
@@ -86,7 +94,8 @@ def decide(pairs: Sequence[Pair], slices: Sequence[Slice], policy: GatePolicy) -
     gain, lower, upper = bootstrap(pairs, policy) if pairs else (0.0, 0.0, 0.0)
 
     def ruling(decision: Decision, reason: str) -> Ruling:
-        return Ruling(decision, reason, gain, lower, upper, len(pairs))
+        before = 100 * float(np.mean([old for old, _ in pairs])) if pairs else 0.0
+        return Ruling(decision, reason, gain, lower, upper, len(pairs), before)
 
     fallen = [part.name for part in slices if part.before - part.after > policy.max_fall]
     if fallen:
