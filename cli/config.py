@@ -47,7 +47,10 @@ class LearnConfig:
 class PrivacyConfig:
     """The owner's own limits; a fleet may ask for less, never for more."""
 
-    epsilon_cap: float = 8.0  # for the life of the ledger, per correction, at `delta`
+    epsilon_cap: float = 8.0  # per correction over any year, at `delta`
+    epsilon_cap_month: float | None = None  # per correction over any month; None: the year's alone
+    epsilon_cap_life: float | None = None  # per correction, ever
+    device_epsilon_cap: float = 8.0  # per device over any year
     delta: float = 1e-6
 
 

@@ -17,6 +17,7 @@ HEADROOM = 1.25  # the norm bound over the expected norm of pure noise
 COUNTS = ("rank", "steps", "layers", "max_tokens")
 WHOLE = (*COUNTS, "seed_a", "bits")
 YEAR = 365.25 * 86400.0  # seconds
+MONTH = YEAR / 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +79,23 @@ def wire_scale(
     return deviation / NOISE_LEVELS, HEADROOM * deviation * math.sqrt(count) + learning_rate * clipping_norm * steps
 
 
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """The most that one unit may spend within any stretch of this length."""
+
+    period: str
+    seconds: float
+    epsilon: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a device allows, whatever a server asks."""
 
     epsilon_cap: float = 8.0  # per correction over any year
+    epsilon_cap_month: float | None = None  # per correction over any month; None: the year's alone
+    epsilon_cap_life: float | None = None  # per correction, ever
+    device_epsilon_cap: float = 8.0  # per device over any year
     delta: float = 1e-6
     uses_per_correction: int = 4
     min_noise_multiplier: float = 0.5
@@ -92,6 +105,17 @@ class Limits:
     max_rank: int = 64
     max_tokens: int = 4096
     max_adapter_norm: float = 1000.0  # L2 norm of all B factors of a release
+
+    def caps(self, unit: str) -> tuple["Cap", ...]:
+        """Return every cap on one unit, the longest period last."""
+        if unit == "device":
+            return (Cap("year", YEAR, self.device_epsilon_cap),)
+        found = (
+            ("month", MONTH, self.epsilon_cap_month),
+            ("year", YEAR, self.epsilon_cap),
+            ("life", math.inf, self.epsilon_cap_life),
+        )
+        return tuple(Cap(name, seconds, epsilon) for name, seconds, epsilon in found if epsilon is not None)
 
     def refuses(self, spec: RoundSpec) -> str:
         """Return the first field of `spec` that is outside the limits, or an empty string."""

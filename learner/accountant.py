@@ -13,8 +13,9 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent, ZCDpEvent
 from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
 
 from store.errors import UsageError
 from store.records import Spend
@@ -81,6 +82,17 @@ def epsilon_prv(runs: Sequence[MechanismRun], delta: float) -> float:
     with warnings.catch_warnings():  # it warns of the coarse RDP bracket it starts its own search from
         warnings.simplefilter("ignore")
         return float(accountant.get_epsilon(delta, eps_error=error)) if runs else 0.0
+
+
+def epsilon_concentrated(rho: float, delta: float) -> float:
+    """Return epsilon at `delta` of a mechanism with `rho` zero-concentrated privacy (Bun and Steinke 2016).
+
+    By way of Rényi orders, as dp-accounting converts them.
+    """
+    _check_delta(delta)
+    accountant = RdpAccountant()
+    accountant.compose(ZCDpEvent(rho))
+    return float(accountant.get_epsilon(delta))
 
 
 def calibrate(

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from store.errors import IntegrityError
+from store.errors import IntegrityError, UsageError
 
+MAX_DEVIATION = 30_000.0  # levels; bounds the table of `discrete_gaussian`
+TAIL = 13.0  # deviations; beyond lies less than 1e-37
 DRAWS = 4  # per noise value; their sum has twice the standard deviation of one, hence the division by 2
 
 
@@ -56,6 +58,34 @@ def noised(clipped: ClippedSum, noise_multiplier: float) -> tuple[NDArray[np.flo
 def poisson_sample(count: int, sampling_rate: float) -> list[int]:
     """Return the indices of 0..count-1 that join this step, each independently with probability `sampling_rate`."""
     return [int(index) for index in np.flatnonzero(_uniform(count) <= sampling_rate)] if count else []
+
+
+def discrete_gaussian(count: int, deviation: float) -> NDArray[np.int64]:
+    """Return `count` independent integers from the discrete Gaussian of this parameter, from the OS CSPRNG.
+
+    Probability of k is proportional to ``exp(-k² / (2 deviation²))`` (Canonne, Kamath and Steinke 2020,
+    arXiv 2004.00010). Drawn from a table of whole numbers that add up to 2^62, cut at 13 deviations: see
+    `discrete_gaussian_slack` for how far that is from exact.
+
+    Raises:
+        UsageError: the deviation is not in [1, 30,000].
+    """
+    if not 1.0 <= deviation <= MAX_DEVIATION:
+        raise UsageError(f"deviation {deviation:g} is not between 1 and {MAX_DEVIATION:g} levels", code="bad_mechanism")
+    reach = int(np.ceil(TAIL * deviation))
+    masses = np.exp(-np.square(np.arange(-reach, reach + 1) / deviation) / 2)
+    table = np.rint(masses / masses.sum() * 2.0**62).astype(np.int64)
+    table[reach] += 2**62 - table.sum()
+    draws = (np.frombuffer(os.urandom(8 * count), dtype=np.uint64) >> np.uint64(2)).astype(np.int64)
+    return np.searchsorted(np.cumsum(table), draws, side="right").astype(np.int64) - reach
+
+
+def discrete_gaussian_slack(count: int, deviation: float) -> float:
+    """Bound on the total variation distance of `count` table draws from exact ones; to be added to delta.
+
+    The masses are right to a few units of float64's last place, the table to half a unit of 2^-62 an entry.
+    """
+    return count * (2.0**-50 + (2 * TAIL * deviation + 3) * 2.0**-62)
 
 
 def stochastic_round(values: NDArray[np.floating], low: int, high: int) -> NDArray[np.int64]:
