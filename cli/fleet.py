@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def join(session: Session, invitation: Path, yes: bool) -> Report:
     from federation.spec import Limits
 
     key, base = _invitation(invitation)
-    limits = Limits(epsilon_cap=session.config.privacy.epsilon_cap, delta=session.config.privacy.delta)
+    limits = Limits(**asdict(session.config.privacy))
     with session.store() as store:
         if base != session.model().digest:
             raise UsageError(

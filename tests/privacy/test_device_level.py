@@ -86,7 +86,7 @@ def test_accounting_is_an_upper_bound_near_the_gaussian() -> None:
     assert 1.0 < noise / gaussian(8.0, 1e-6, sampling_rate=1.0, steps=10) < 1.15
 
 
-@pytest.mark.parametrize("change", [{"colluding": 20}, {"quantum": 10.0}, {"bits": 12}], ids=str)
+@pytest.mark.parametrize("change", [{"colluding": 20}, {"noise_multiplier": 1e-3}, {"bits": 12}], ids=str)
 def test_contradicting_specs_are_refused(change: dict[str, float]) -> None:
     """No honest device, noise too small for its grid, a sum that overflows."""
     with pytest.raises(UsageError):

@@ -1,4 +1,4 @@
-"""The command: `python -m tools.torture kill|power|rekey|ioerror|flips|rollback|canaries|all [--cycles N]`."""
+"""The command: `python -m tools.torture kill|power|rekey|ioerror|flips|rollback|canaries|release|all [--cycles N]`."""
 
 import argparse
 import importlib
@@ -7,7 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
-LONG = {"kill": 1000, "power": 2000, "rekey": 200, "ioerror": 50, "flips": 2000, "rollback": 200, "canaries": 1000}
+LONG = {
+    "kill": 1000, "power": 2000, "rekey": 200, "ioerror": 50, "flips": 2000, "rollback": 200, "canaries": 1000,
+    "release": 500,
+}  # fmt: skip
 
 
 def main() -> int:
