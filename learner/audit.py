@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from learner.accountant import calibrate
 from learner.base import Base
 from learner.encode import Encoded, encode_all
-from learner.lora import LoraSpec, fresh
+from learner.lora import Attached, LoraSpec, fresh
 from learner.noise import poisson_sample
 from learner.private import Accumulate, Draw, PrivateSpec, SystemNoiseOptimizer, backward, prepared, run_mechanism
 from store.errors import UsageError
@@ -95,14 +95,14 @@ def audit(
     start = fresh(LoraSpec(mechanism.rank, mechanism.alpha, mechanism.seed_a), base.geometry)
     sequences = encode_all(base, examples, max_tokens=mechanism.max_tokens)
     joined = np.frombuffer(os.urandom(spec.canaries), dtype=np.uint8) % 2 == 1
-    with prepared(base, mechanism, start=start, optimizer=optimizer) as (_, learner):
+    with prepared(base, mechanism, start=start, optimizer=optimizer) as (held, learner):
         before = _flat(learner)
         if before.size < spec.canaries:
             raise UsageError(
                 f"This adapter has {before.size} numbers, fewer than {spec.canaries} canaries.", code="canaries"
             )
         places = np.random.default_rng().choice(before.size, spec.canaries, replace=False)
-        accumulate = _with_canaries(base, sequences, learner, places[joined], LOUD * mechanism.clipping_norm)
+        accumulate = _with_canaries(held, sequences, learner, places[joined], LOUD * mechanism.clipping_norm)
         run_mechanism(learner, len(sequences) + int(joined.sum()), accumulate, mechanism, draw=draw)
         scores = (before - _flat(learner))[places]  # descent moves against the gradient
     return judge(scores, joined, spec)
@@ -153,14 +153,14 @@ def _probability(canaries: int, guesses: int, right: int, epsilon: float, delta:
 
 
 def _with_canaries(
-    base: Base,
+    held: Attached,
     sequences: Sequence[Encoded],
     learner: SystemNoiseOptimizer,
     places: NDArray[np.integer],
     norm: float,
 ) -> Accumulate:
     """Units 0..len(sequences)-1 are backpropagated examples, the others canaries at `places`."""
-    real = backward(base, sequences)
+    real = backward(held, sequences)
     params: list[torch.nn.Parameter] = learner.params
     starts = np.cumsum([0, *(parameter.numel() for parameter in params)])
 

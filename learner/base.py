@@ -76,7 +76,7 @@ def load_base(model: ModelFile, *, threads: int = 1) -> Base:
     network.eval().requires_grad_(False)
     bos, eos = (tokenizer.special_tokens_map.get(f"{name}_token", "") for name in ("bos", "eos"))
     template = ChatTemplate(tokenizer.chat_template, bos=bos, eos=eos)
-    geometry, end = _geometry(network, model.architecture), _end(tokenizer, template)
+    geometry, end = geometry_of(network, model.architecture), _end(tokenizer, template)
     return Base(network, tokenizer, template, model.digest, geometry, end, fastest_dtype())
 
 
@@ -134,8 +134,12 @@ def _end(tokenizer: Any, template: ChatTemplate) -> int:  # noqa: ANN401
     return int(after[0]) if after and after[0] in control else int(tokenizer.eos_token_id)
 
 
-def _geometry(network: Any, architecture: str) -> Geometry:  # noqa: ANN401
-    """Collect every linear inside the decoder layers; the head and embeddings are never adapted."""
+def geometry_of(network: Any, architecture: str) -> Geometry:  # noqa: ANN401
+    """Return what an adapter of a transformers model must fit: every linear inside the decoder layers.
+
+    Raises:
+        UsageError: there is none.
+    """
     config = network.config
     shapes = {
         path: (module.out_features, module.in_features)

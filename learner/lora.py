@@ -7,7 +7,7 @@ between rooms as plain arrays (`LoraWeights`); files are `export`'s business.
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.base import Base, Geometry
+from learner.base import Base, Geometry, hidden_states
+from learner.choice import all_log_probs, chosen_log_probs
+from learner.encode import Encoded, collate
 from learner.fast import fast_forward
+from learner.lean import FAMILY, Lean
+from learner.packed import pack
 from learner.per_example import per_example_forward
 from store.errors import IntegrityError
 
@@ -50,12 +54,50 @@ class LoraWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model makes of the answers of some items, at every position that predicts an answer token.
+
+    Attributes:
+        hidden: the decoder's output float32 [answer tokens, width].
+        targets: the answers' tokens int64 [answer tokens].
+        weights: their loss weights [answer tokens], one per item in all.
+    """
+
+    hidden: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    head: torch.Tensor  # [vocabulary, width]
+    cap: float | None
+
+    def log_probs(self, chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """Return log-probabilities [answer tokens, n] of `chosen` [answer tokens, n]; of the targets by default."""
+        return chosen_log_probs(self.hidden, self.head, self.targets[:, None] if chosen is None else chosen, self.cap)
+
+    def every_log_prob(self) -> torch.Tensor:
+        """Return log-probabilities [answer tokens, vocabulary], without gradient."""
+        return all_log_probs(self.hidden, self.head, self.cap)
+
+
+@dataclass(slots=True)
 class Attached:
     """A base model with an adapter in it; valid inside the `attached` block only."""
 
     base: Base
     peft: Any
     alpha: float
+    lean: Lean | None = None
+    head: torch.Tensor | None = None  # in the type of the multiplications, where that is not the model's own
+
+    def answers(self, items: Sequence[Encoded]) -> Answers:
+        """Go through `items` once; answers come in their order."""
+        weight = self.base.model.get_output_embeddings().weight.detach() if self.head is None else self.head
+        cap = getattr(self.base.model.config, "final_logit_softcapping", None)
+        if self.lean is not None:
+            packed = pack(items)
+            return Answers(self.lean.hidden(packed), packed.targets, packed.weights, weight, cap)
+        batch = collate(items)
+        hidden = hidden_states(self.base, batch.tokens).flatten(0, 1)[batch.at]
+        return Answers(hidden, batch.targets, batch.weights, weight, cap)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """Return what learns: the own adapter's B, and A unless frozen."""
@@ -65,23 +107,42 @@ class Attached:
         """Return the own adapter's B [out, rank] of every linear."""
         return {path: layer.lora_B[OWN].weight for path, layer in _lora_layers(self.base).items()}
 
-    def hasten(self, dtype: torch.dtype) -> None:
-        """Use the faster forward of `fast` until the adapter is taken out; not for private training.
+    def hasten(self, dtype: torch.dtype, *, recompute: bool = False) -> None:
+        """Compute `answers` the fast way until the adapter is taken out; not for Opacus' hooks on PEFT's linears.
 
-        `under` is folded in as it is now; Opacus' hooks on PEFT's own linears would not be called.
+        Args:
+            dtype: of the multiplications.
+            recompute: keep one matrix per layer instead of all, for a third more work.
         """
+        self._settle(dtype)
+        if self.base.model.config.model_type in FAMILY:
+            self.lean = Lean(self.base.model, OWN, self._under(), dtype, recompute=recompute)
+            return
         for layer in _lora_layers(self.base).values():
-            layer.forward = fast_forward(layer, OWN, UNDER if UNDER in layer.lora_A else None, dtype)
+            layer.forward = fast_forward(layer, OWN, self._under(), dtype)
 
-    def per_example(self) -> None:
+    def per_example(self, dtype: torch.dtype = torch.float32) -> None:
         """Keep the gradient of B per example, for private training, until the adapter is taken out."""
+        if self.base.model.config.model_type in FAMILY:
+            self._settle(dtype)
+            self.lean = Lean(self.base.model, OWN, self._under(), dtype, per_example=True)
+            return
         for layer in _lora_layers(self.base).values():
             layer.forward = per_example_forward(layer, OWN)
 
     def plain(self) -> None:
         """Go back to PEFT's own forward."""
+        self.lean = self.head = None
         for layer in _lora_layers(self.base).values():
             vars(layer).pop("forward", None)
+
+    def _settle(self, dtype: torch.dtype) -> None:
+        """Have the head multiply in `dtype`."""
+        self.head = self.base.model.get_output_embeddings().weight.detach().to(dtype)
+
+    def _under(self) -> str | None:
+        """The adapter below, where there is one."""
+        return UNDER if UNDER in next(iter(_lora_layers(self.base).values())).lora_A else None
 
     @contextmanager
     def reference(self) -> Iterator[None]:

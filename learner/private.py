@@ -24,10 +24,10 @@ from opacus.optimizers import DPOptimizer
 
 from learner.accountant import MechanismRun
 from learner.base import Base, head, hidden_states
-from learner.encode import Encoded, collate, encode_all
+from learner.encode import Encoded, encode_all
+from learner.fast import private_dtype
 from learner.lora import Attached, LoraSpec, LoraWeights, attached, extract, layer_of, require_finite
 from learner.noise import ClippedSum, noised, poisson_sample
-from learner.train import answer_log_probs
 from store.errors import IntegrityError
 from store.records import Example
 
@@ -153,7 +153,7 @@ def train_private(
     require_finite(start)
     sequences = encode_all(base, [one for one in examples if one.share], max_tokens=_longest(base, spec))
     with prepared(base, spec, start=start) as (held, optimizer):
-        accumulate = backward(base, sequences)
+        accumulate = backward(held, sequences)
         run_mechanism(optimizer, len(sequences), accumulate, spec, draw=poisson_sample, progress=progress)
         trained = extract(held)
     return PrivateDelta(_change(start, trained, spec.layers), spec)
@@ -208,9 +208,9 @@ def prepared(
     lora = LoraSpec(rank=spec.rank, alpha=spec.alpha, seed=spec.seed_a, freeze_a=True)
     with attached(base, lora, start=start) as held:
         before = _public_logits(base)
-        held.per_example()
+        held.per_example(private_dtype(base.fast_dtype))
         learner = _optimizer(_learning(held, spec.layers), spec, optimizer)
-        _public_logits(base, grad=True).square().sum().backward()  # type: ignore[no-untyped-call]
+        backward(held, [_public_item(base)])([0])
         learner.require_reach()
         yield held, learner
         held.plain()  # PEFT's own forward, as the export is tested against
@@ -218,21 +218,20 @@ def prepared(
             raise IntegrityError("private training changed no answer", code="trained_into_nothing")
 
 
-def backward(base: Base, sequences: Sequence[Encoded]) -> Accumulate:
+def backward(held: Attached, sequences: Sequence[Encoded]) -> Accumulate:
     """Return the `Accumulate` that backpropagates examples, each the mean loss over its own answer's tokens."""
 
     def accumulate(chosen: Sequence[int]) -> None:
-        batch = collate([sequences[index] for index in chosen])
-        losses = -answer_log_probs(base, batch).gather(1, batch.targets[:, None])[:, 0]
-        (losses * batch.weights).sum().backward()  # type: ignore[no-untyped-call]
+        answers = held.answers([sequences[index] for index in chosen])
+        (-answers.log_probs()[:, 0] * answers.weights).sum().backward()  # type: ignore[no-untyped-call]
 
     return accumulate
 
 
 def example_gradient_norm(base: Base, example: Example, spec: PrivateSpec, start: LoraWeights) -> float:
     """Return the L2 norm of what `example` alone adds to a step's sum, after clipping; for sensitivity checks."""
-    with prepared(base, spec, start=start) as (_, optimizer):
-        backward(base, encode_all(base, [example], max_tokens=_longest(base, spec)))([0])
+    with prepared(base, spec, start=start) as (held, optimizer):
+        backward(held, encode_all(base, [example], max_tokens=_longest(base, spec)))([0])
         optimizer.accumulate()
         return float(torch.cat([p.summed_grad.flatten().double() for p in optimizer.params]).norm())
 
@@ -242,11 +241,16 @@ def _longest(base: Base, spec: PrivateSpec) -> int:
     return min(spec.max_tokens, int(getattr(base.model.config, "max_position_embeddings", spec.max_tokens)))
 
 
-def _public_logits(base: Base, *, grad: bool = False) -> torch.Tensor:
-    """Logits [1, tokens, vocabulary] of a fixed sequence of tokens."""
-    tokens = torch.arange(1, 1 + PUBLIC_TOKENS)[None] % base.model.config.vocab_size
-    with torch.set_grad_enabled(grad):
-        return head(base, hidden_states(base, tokens))
+def _public_logits(base: Base) -> torch.Tensor:
+    """Logits [1, tokens, vocabulary] of the public item."""
+    with torch.no_grad():
+        return head(base, hidden_states(base, torch.tensor([_public_item(base).tokens])))
+
+
+def _public_item(base: Base) -> Encoded:
+    """A fixed sequence of tokens, all but the first to be predicted."""
+    tokens = tuple(token % base.model.config.vocab_size for token in range(1, 1 + PUBLIC_TOKENS))
+    return Encoded("", tokens, 1, (1.0,) * (PUBLIC_TOKENS - 1), False)
 
 
 def _learning(held: Attached, layers: int) -> list[torch.nn.Parameter]:

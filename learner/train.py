@@ -2,8 +2,7 @@
 
 Loss on answers only, computed only where answers are predicted. Replayed answers are also held to what the reference
 (the base and whatever lies under the adapter) says, so that old skills stay (KL, arXiv 1606.09282's idea of learning
-without forgetting). Batches are sorted by length within a window instead of packed: for requests of one or two lines
-the padding left over is a few per cent. No privacy here: what this makes never leaves the device.
+without forgetting). No privacy here: what this makes never leaves the device.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from learner.base import Base, head, hidden_states
-from learner.encode import Batch, Encoded, collate, encode_all
+from learner.base import Base
+from learner.encode import Encoded, encode_all
 from learner.lora import Attached, LoraSpec, LoraWeights, attached, extract
 from learner.recipe import Recipe
 from store.errors import IntegrityError, NotEligible
@@ -86,12 +85,6 @@ def schedule(learn: Sequence[Encoded], keep: Sequence[Encoded], recipe: Recipe) 
     return batches
 
 
-def answer_log_probs(base: Base, batch: Batch) -> torch.Tensor:
-    """Return log-probabilities [answer tokens, vocabulary] at the positions that predict answers."""
-    hidden = hidden_states(base, batch.tokens)
-    return torch.log_softmax(head(base, hidden.flatten(0, 1)[batch.at]).float(), dim=-1)
-
-
 class Reference:
     """Most likely next tokens under the reference model, remembered per replayed item."""
 
@@ -109,7 +102,7 @@ class Reference:
     def _learn(self, held: Attached, items: Sequence[Encoded]) -> None:
         """One forward pass without the own adapter."""
         with torch.no_grad(), held.reference():
-            log_probs = answer_log_probs(held.base, collate(items))
+            log_probs = held.answers(items).every_log_prob()
         values, tokens = log_probs.topk(min(_TOP, log_probs.shape[-1]), dim=-1)
         sizes = [len(item.weights) for item in items]
         parts = zip(items, torch.split(tokens, sizes), torch.split(torch.softmax(values, -1), sizes), strict=True)
@@ -119,16 +112,18 @@ class Reference:
 def _loss(held: Attached, items: Sequence[Encoded], reference: Reference, kl_weight: float) -> torch.Tensor:
     """Mean over examples of the weighted cross-entropy, replay mixed with the reference's distribution."""
     items = sorted(items, key=lambda item: item.protected)  # the protected ones last, so that they are one slice
-    batch = collate(items)
-    log_probs = answer_log_probs(held.base, batch)
-    nll = -log_probs.gather(1, batch.targets[:, None])[:, 0]
+    answers = held.answers(items)
     protected = [item for item in items if item.protected]
-    if protected and kl_weight > 0:
-        first = len(nll) - sum(len(item.weights) for item in protected)
-        tokens, probs = reference.of(held, protected)
-        soft = -(log_probs[first:].gather(1, tokens) * probs).sum(1)  # KL up to the reference's own entropy
-        nll = torch.cat([nll[:first], (1 - kl_weight) * nll[first:] + kl_weight * soft])
-    return (nll * batch.weights).sum() / len(items)
+    if not protected or kl_weight == 0:
+        return -(answers.log_probs()[:, 0] * answers.weights).sum() / len(items)
+    tokens, probs = reference.of(held, protected)
+    first = len(answers.targets) - len(tokens)
+    wanted = torch.cat([answers.targets[:, None], torch.zeros(len(answers.targets), tokens.shape[1]).long()], 1)
+    share = torch.zeros(wanted.shape)  # of each chosen token in its position's loss
+    share[:, 0] = 1
+    share[first:, 0] = 1 - kl_weight
+    wanted[first:, 1:], share[first:, 1:] = tokens, kl_weight * probs  # KL up to the reference's own entropy
+    return -((answers.log_probs(wanted) * share).sum(1) * answers.weights).sum() / len(items)
 
 
 def _passes(items: Sequence[Encoded], count: int, rng: np.random.Generator) -> list[Encoded]:

@@ -1,83 +1,132 @@
-"""Seconds of CPU per training step on the embedded model: PEFT's plain step against ours, interleaved, same batches.
+"""Training steps compared: ``python -m bench.learner [smol|embedded ...] [--threads N] [--rounds N]``.
 
-PEFT's plain step is what users write: padded batches with an attention mask, loss over all positions and the whole
-vocabulary, float32. Also prints the time of a whole `train` call. Run it alone on the machine:
-``python -m bench.learner [GGUF]``.
+Ways and shapes are those of `steps` and `shapes`. Times are processor time, interleaved in one process, the least of
+the rounds, since the machine may be shared. Peak memory is that of a process of its own for each way, two steps long.
+The share of the peak counts multiplications that cannot be avoided (the frozen matrices forward and backward on
+unpadded tokens, the head at answers) against the fastest multiplication seen in the same run and type.
 """
 
-import statistics
+import argparse
+import json
+import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from feedback.models import check_model, embedded_model, probe_pairs
-from learner.base import Base, load_base
-from learner.encode import Encoded, collate, encode_all
-from learner.lora import Attached, LoraSpec, attached
-from learner.recipe import Recipe
-from learner.train import answer_log_probs, train
-from store.records import Example, Message
+from bench.learner import shapes, steps
+from learner.base import Base
+from learner.encode import Encoded
 
-ROUNDS = 20
-
-
-def plain_step(base: Base, items: list[Encoded]) -> torch.Tensor:
-    """Forward with a mask and loss over every position, prompts masked out."""
-    batch = collate(items)
-    lengths = torch.tensor([len(item.tokens) for item in items])
-    mask = (torch.arange(batch.tokens.shape[1])[None] < lengths[:, None]).long()
-    labels = batch.tokens.clone()
-    for row, item in enumerate(items):
-        labels[row, : item.answer_from] = -100
-    labels[mask == 0] = -100
-    loss: torch.Tensor = base.model(input_ids=batch.tokens, attention_mask=mask, labels=labels, use_cache=False).loss
-    return loss
-
-
-def lean_step(base: Base, items: list[Encoded]) -> torch.Tensor:
-    """Ours: no mask, head at answer positions only."""
-    batch = collate(items)
-    return -(answer_log_probs(base, batch).gather(1, batch.targets[:, None])[:, 0] * batch.weights).sum()
-
-
-def milliseconds(held: Attached, items: list[Encoded], *, lean: bool) -> float:
-    """CPU time of one step with its optimiser."""
-    optimizer = torch.optim.Adam(held.parameters(), lr=1e-3, fused=lean)
-    started = time.process_time()
-    (lean_step if lean else plain_step)(held.base, items).backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    optimizer.zero_grad()
-    return 1000 * (time.process_time() - started)
+Shape = Callable[[torch.dtype], tuple[Base, list[Encoded]]]
+SHAPES: dict[str, Shape] = {"smol": shapes.smol, "embedded": shapes.embedded}
+PLAIN = {
+    "PEFT float32": (torch.float32, steps.peft_plain),
+    "PEFT bfloat16": (torch.bfloat16, steps.peft_plain),
+    "ours": (torch.float32, steps.ours),
+}
+PRIVATE = {
+    "Opacus hooks": (torch.float32, steps.opacus_hooks),
+    "Opacus ghost clipping": (torch.float32, steps.opacus_ghost),
+    "ours, private": (torch.float32, steps.ours_private),
+}
+WAYS = PLAIN | PRIVATE
 
 
 def main() -> None:
-    """Print the table."""
-    model = check_model(Path(sys.argv[1]) if len(sys.argv) > 1 else embedded_model())
-    base = load_base(model)
-    pairs = probe_pairs(model.path)
-    examples = [Example(messages=(Message("user", prompt),), answer=answer, rejected="") for prompt, answer in pairs]
-    items = encode_all(base, examples, max_tokens=512)
-    items.sort(key=lambda item: len(item.tokens))
-    middle = len(items) // 2
-    batch = items[middle : middle + 16]
-    times: dict[str, list[float]] = {"PEFT float32": [], "ours float32": [], f"ours {base.fast_dtype}": []}
-    for _ in range(ROUNDS):
-        for name, kept in times.items():
-            with attached(base, LoraSpec()) as held:
-                lean = name.startswith("ours")
-                if lean:
-                    held.hasten(torch.float32 if name.endswith("float32") else base.fast_dtype)
-                milliseconds(held, batch, lean=lean)
-                kept.append(milliseconds(held, batch, lean=lean))
-    print(f"{model.name}: batch of 16, {len(batch[-1].tokens)} tokens each at most, CPU time per step")
-    for name, kept in times.items():
-        print(f"  {name:24} median {statistics.median(kept):7.1f} ms   least {min(kept):7.1f} ms")
-    started = time.process_time()
-    recipe = Recipe()
-    train(base, examples[:50], [], recipe)
-    print(f"  train() on 50 corrections, {recipe.steps(50)} steps: {time.process_time() - started:.1f} s CPU")
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shapes", nargs="*", default=list(SHAPES))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    if options.memory_of:
+        print(json.dumps(_own_peak(options.shapes[0], options.memory_of)))
+        return
+    for name in options.shapes:
+        _report(name, options.threads, _seconds(name, options.rounds), {way: _peak(name, way) for way in WAYS})
+
+
+def _seconds(name: str, rounds: int) -> dict[str, float]:
+    """Least processor seconds of a step of each way, and of one GFLOP of multiplication in each type."""
+    bases = {dtype: SHAPES[name](dtype) for dtype in (torch.float32, torch.bfloat16)}
+    least: dict[str, float] = {}
+    for number in range(rounds + 1):
+        for way, (dtype, enter) in WAYS.items():
+            for kind in (torch.float32, torch.bfloat16):
+                _lower(least, str(kind), _gflop(kind))
+            with ExitStack() as stack:
+                step = stack.enter_context(enter(*bases[dtype]))
+                started = time.process_time()
+                step()
+                if number:  # the first round warms up
+                    _lower(least, way, time.process_time() - started)
+    return least
+
+
+def _lower(least: dict[str, float], name: str, seconds: float) -> None:
+    """Keep the lower time."""
+    least[name] = min(least.get(name, seconds), seconds)
+
+
+def _gflop(dtype: torch.dtype) -> float:
+    """Processor seconds of 10^9 operations."""
+    x, weight = torch.ones(512, 576, dtype=dtype), torch.ones(576, 576, dtype=dtype)
+    found = []
+    for _ in range(10):
+        started = time.process_time()
+        x @ weight.t()
+        found.append(time.process_time() - started)
+    return min(found) / (2 * 512 * 576 * 576 / 1e9)
+
+
+def _work(base: Base, items: list[Encoded]) -> tuple[int, float]:
+    """Tokens of a batch, and the GFLOP that cannot be avoided."""
+    tokens, answers = sum(len(item.tokens) for item in items), sum(len(item.weights) for item in items)
+    matrices = sum(out * wide for out, wide in base.geometry.shapes.values())
+    return tokens, 4 * (matrices * tokens + base.model.get_output_embeddings().weight.numel() * answers) / 1e9
+
+
+def _peak(name: str, way: str) -> float:
+    """Peak resident MiB of a child process that does two steps."""
+    command = [sys.executable, "-m", "bench.learner", name, "--memory-of", way]
+    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def _own_peak(name: str, way: str) -> float:
+    """Peak resident MiB of this process after two steps."""
+    dtype, enter = WAYS[way]
+    with enter(*SHAPES[name](dtype)) as step:
+        step()
+        step()
+    status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory, from before exec
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _report(name: str, threads: int, seconds: dict[str, float], peaks: dict[str, float]) -> None:
+    """Print one table."""
+    base, items = SHAPES[name](torch.float32)
+    tokens, work = _work(base, items)
+    per_gflop = {kind: seconds[str(kind)] for kind in (torch.float32, torch.bfloat16)}
+    speeds = ", ".join(f"{str(kind)[6:]} {1 / cost:.0f}" for kind, cost in per_gflop.items())
+    print(f"{name}: {len(items)} examples, {tokens} tokens, {threads} thread(s); peak GFLOP/s: {speeds}")
+    for way in WAYS:
+        mine = "ours" if way in PLAIN else "ours, private"
+        kind = base.fast_dtype if way == mine else WAYS[way][0]
+        faster, smaller = seconds[way] / seconds[mine], peaks[mine] / peaks[way]
+        ratios = "" if way == mine else f"ours {faster:.1f}x as fast, {smaller:.2f}x the memory"
+        share = work * per_gflop[kind] / seconds[way]
+        print(
+            f"  {way:22} {seconds[way]:8.3f} s {tokens / seconds[way]:8.0f} tokens/s {peaks[way]:7.0f} MiB "
+            f"{share:5.0%} of peak  {ratios}"
+        )
 
 
 if __name__ == "__main__":

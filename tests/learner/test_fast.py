@@ -3,29 +3,68 @@
 import pytest
 import torch
 
-from learner.base import Base, head, hidden_states
+from feedback.models import ModelFile, probe_pairs
+from learner.base import Base, load_base
+from learner.encode import Encoded, encode_all
 from learner.lora import LoraSpec, attached
-from tests.learner.conftest import random_adapter
+from tests.learner.conftest import example, random_adapter
 
-TOKENS = torch.arange(60).reshape(3, 20) + 300
+Found = tuple[torch.Tensor, dict[str, torch.Tensor]]  # log-probabilities, gradients
 
 
-def _gradients(base: Base, dtype: torch.dtype | None, *, under: bool) -> dict[str, torch.Tensor]:
-    """Gradients of a fixed loss, by PEFT's own step when `dtype` is None."""
+@pytest.fixture(scope="module")
+def items(base: Base, model: ModelFile) -> list[Encoded]:
+    """Examples of several lengths."""
+    pairs = probe_pairs(model.path)[:12]
+    return encode_all(base, [example(prompt * (1 + n % 3), answer) for n, (prompt, answer) in enumerate(pairs)],
+                      max_tokens=512)  # fmt: skip
+
+
+def _step(
+    base: Base, items: list[Encoded], dtype: torch.dtype | None, *, under: bool, recompute: bool = False
+) -> Found:
+    """Log-probabilities of the answers and gradients of their weighted sum, by PEFT's own step when `dtype` is None."""
     below = random_adapter(base, seed=5) if under else None
     with attached(base, LoraSpec(), start=random_adapter(base), under=below) as held:
         if dtype is not None:
-            held.hasten(dtype)
-        log_probs = torch.log_softmax(head(base, hidden_states(base, TOKENS)), -1)
-        log_probs[..., 5].sum().backward()  # type: ignore[no-untyped-call]
-        return {name: p.grad for name, p in held.peft.named_parameters() if p.grad is not None}
+            held.hasten(dtype, recompute=recompute)
+        answers = held.answers(items)
+        log_probs = answers.log_probs()
+        (log_probs[:, 0] * answers.weights).sum().backward()  # type: ignore[no-untyped-call]
+        return log_probs.detach(), {name: p.grad for name, p in held.peft.named_parameters() if p.grad is not None}
+
+
+def _error(found: Found, wanted: Found) -> float:
+    """Largest error of a matrix's gradient relative to its norm."""
+    assert set(found[1]) == set(wanted[1])
+    return max(float((found[1][name].float() - g).norm() / g.norm()) for name, g in wanted[1].items() if g.any())
 
 
 @pytest.mark.parametrize("under", [False, True])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.15)])
-def test_gradients_equal_those_of_peft(base: Base, dtype: torch.dtype, tolerance: float, under: bool) -> None:
-    """Per matrix, relative to its norm: float32 but for the order of sums, bfloat16 within its rounding."""
-    wanted, got = _gradients(base, None, under=under), _gradients(base, dtype, under=under)
-    assert set(got) == set(wanted)
-    for name, gradient in wanted.items():
-        assert (got[name] - gradient).norm() <= tolerance * gradient.norm() + 1e-6
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_equal_those_of_peft(base: Base, items: list[Encoded], recompute: bool, under: bool) -> None:
+    """In float32 but for the order of sums, with an adapter underneath and without, kept or recomputed."""
+    wanted = _step(base, items, None, under=under)
+    found = _step(base, items, torch.float32, under=under, recompute=recompute)
+    assert (found[0] - wanted[0]).abs().max() <= 1e-4
+    assert _error(found, wanted) <= 1e-4
+
+
+def test_bfloat16_errs_no_more_than_peft_in_bfloat16(base: Base, model: ModelFile, items: list[Encoded]) -> None:
+    """Against float32: what is lost is bfloat16's rounding, less of it than where the whole stream is rounded."""
+    wanted = _step(base, items, None, under=False)
+    rounded = load_base(model)
+    rounded.model.to(torch.bfloat16)
+    assert _error(_step(base, items, torch.bfloat16, under=False), wanted) <= _error(
+        _step(rounded, items, None, under=False), wanted
+    )
+
+
+def test_items_come_back_in_their_order(base: Base, items: list[Encoded]) -> None:
+    """Packing sorts by length; answers do not show it."""
+    with attached(base, LoraSpec(), start=random_adapter(base)) as held:
+        held.hasten(torch.float32)
+        answers = held.answers(items)
+        assert answers.targets.tolist() == [token for item in items for token in item.tokens[item.answer_from :]]
+        alone = torch.cat([held.answers([item]).log_probs() for item in items])
+        assert torch.allclose(answers.log_probs(), alone, atol=1e-4)
