@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from federation.adapter import moved
-from learner.base import Base
+from learner.base import Base, head, hidden_states
 from learner.encode import Encoded, collate
 from learner.lora import LoraSpec, LoraWeights, attached, fresh
 from learner.noise import gaussian
 from learner.private import PrivateSpec, train_private
-from learner.train import answer_log_probs
 from store.records import Example
 
 SILENT = 1e-9  # noise multiplier of a run whose noise is added later
@@ -54,7 +53,8 @@ def _exact(base: Base, items: Sequence[Encoded]) -> float:
     with torch.no_grad():
         for first in range(0, len(items), 64):
             batch = collate(items[first : first + 64])
-            hit = answer_log_probs(base, batch).argmax(-1) == batch.targets
+            hidden = hidden_states(base, batch.tokens).flatten(0, 1)[batch.at]
+            hit = head(base, hidden).argmax(-1) == batch.targets
             wrong = torch.zeros(len(items[first : first + 64])).index_add(0, batch.owner, (~hit).float())
             right += int((wrong == 0).sum())
     return 100.0 * right / len(items)

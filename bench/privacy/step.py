@@ -1,7 +1,8 @@
 """Time and peak memory of a private step against non-private steps of the same loop on the same batch, interleaved.
 
-Non-private are two: the step the personal adapter is trained with (A and B learn, `Attached.hasten`, float32), and
-PEFT's own forward with A frozen as in private training. Peak memory is the process's high-water mark during the step.
+Non-private are two: the step the personal adapter is trained with (A and B learn, `Attached.hasten`, in the private
+step's type), and PEFT's own forward with A frozen as in private training. Peak memory is the process's high-water mark
+during the step.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import torch
 from feedback.models import check_model, embedded_model, probe_pairs
 from learner.base import Base, load_base
 from learner.encode import Encoded, encode_all
+from learner.fast import private_dtype
 from learner.lora import LoraSpec, attached, fresh
 from learner.private import PrivateSpec, backward, prepared, run_mechanism
 from store.records import Example, Message
@@ -31,20 +33,20 @@ Measured = tuple[float, float]  # milliseconds of CPU, megabytes at the peak
 def private(base: Base, items: list[Encoded]) -> Measured:
     """One step of the mechanism: per-example gradients, clipping, noise, move."""
     start = fresh(LoraSpec(SPEC.rank, SPEC.alpha, SPEC.seed_a), base.geometry)
-    with prepared(base, SPEC, start=start) as (_, optimizer):
+    with prepared(base, SPEC, start=start) as (held, optimizer):
         everyone = lambda units, _rate: list(range(units))  # noqa: E731
-        return measured(lambda: run_mechanism(optimizer, len(items), backward(base, items), SPEC, draw=everyone))
+        return measured(lambda: run_mechanism(optimizer, len(items), backward(held, items), SPEC, draw=everyone))
 
 
 def plain(base: Base, items: list[Encoded], *, hasten: bool) -> Measured:
     """One step of SGD on the sum of the same losses."""
     with attached(base, LoraSpec(SPEC.rank, SPEC.alpha, SPEC.seed_a, freeze_a=not hasten)) as held:
         if hasten:
-            held.hasten(torch.float32)
+            held.hasten(private_dtype(base.fast_dtype))
         optimizer = torch.optim.SGD(held.parameters(), lr=SPEC.learning_rate)
 
         def step() -> None:
-            backward(base, items)(list(range(len(items))))
+            backward(held, items)(list(range(len(items))))
             optimizer.step()
             optimizer.zero_grad()
 
