@@ -11,9 +11,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from store.errors import UsageError
+
+if TYPE_CHECKING:
+    from store.retention import RetentionPolicy
 
 PREFIX = "CORRIGIBLE_"
 
@@ -69,6 +72,21 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionConfig:
+    """How many days each kind is kept (at least 1); None: until the owner removes it."""
+
+    interactions: float | None = None  # answers without a correction
+    corrections: float | None = None  # corrections with the answers they correct
+    ratings: float | None = None
+
+    def policy(self) -> "RetentionPolicy":
+        """The same as the store wants it. Raises UsageError for less than a day."""
+        from store.retention import RetentionPolicy
+
+        return RetentionPolicy(self.interactions, self.corrections, self.ratings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings."""
 
@@ -77,6 +95,7 @@ class Config:
     learn: LearnConfig = field(default_factory=LearnConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:

@@ -35,23 +35,44 @@ class Check:
 
 @click.command(
     cls=Command,
-    examples=["corrigible doctor", "corrigible doctor --json", "corrigible doctor --accept"],
+    examples=["corrigible doctor", "corrigible doctor --accept", "corrigible doctor --bundle report.zip"],
     exits=[1, 10, 11, 12, 13],
 )
 @click.option("--accept", is_flag=True, help="Accept the damage found and let learning and sharing go on.")
-@click.option("--yes", is_flag=True, help="Do not ask (with --accept).")
+@click.option(
+    "--bundle", type=click.Path(dir_okay=False, path_type=Path), help="Write a support archive: ids and counts only."
+)
+@click.option("--yes", is_flag=True, help="Do not ask (with --accept or --bundle).")
 @click.pass_obj
-def doctor(session: Session, accept: bool, yes: bool) -> Report:
+def doctor(session: Session, accept: bool, bundle: Path | None, yes: bool) -> Report:
     """Check everything; one line and one remedy for each.
 
-    The exit code is that of the first failure, 0 when there are only warnings.
+    The exit code is that of the first failure, 0 when there are only warnings. A support archive is for sending to
+    somebody who helps: its parts are listed before it is written, and none holds a word of yours.
     """
     checks = list(_examine(session, accept, yes))
+    packed = _bundle(session, bundle, checks, yes) if bundle else None
     failed = [check for check in checks if check.state == "fail"]
     count = {state: sum(check.state == state for check in checks) for state in ("ok", "warn", "fail")}
     rows = [[check.state, check.name, check.says, check.remedy] for check in checks]
-    data = {"checks": [{k: v for k, v in asdict(check).items() if k != "exit_code"} for check in checks], **count}
+    data = {
+        "checks": [{k: v for k, v in asdict(check).items() if k != "exit_code"} for check in checks],
+        **count,
+        "bundle": packed,
+    }
     return Report(data, lambda: table("", "what", "found", "do", rows=rows), failed[0].exit_code if failed else 0)
+
+
+def _bundle(session: Session, target: Path, checks: list[Check], yes: bool) -> dict[str, Any]:
+    """List what goes into the support archive, ask, and write it."""
+    from cli.bundle import pack, parts
+
+    found = parts(session, [(check.name, check.state) for check in checks])
+    sizes = {name: len(text) for name, text in found.items()}
+    listed = ", ".join(f"{name} ({size} bytes)" for name, size in sizes.items())
+    confirm(session, f"This writes {target.name} with {listed}.", yes)
+    pack(target, found)
+    return {"file": str(target), "parts": sizes, "bytes": target.stat().st_size}
 
 
 def _examine(session: Session, accept: bool, yes: bool) -> Iterator[Check]:
@@ -72,6 +93,7 @@ def examine_machine(session: Session) -> Iterator[Check]:
     yield from _tried("driver", _driver)
     yield from _tried("settings", lambda: _settings(session))
     yield from _tried("key", lambda: _key(session))
+    yield from _tried("core dumps", _cores)
     yield from _tried("files", lambda: _modes(session))
     yield from _tried("space", lambda: _space(session))
     yield from _tried("model", lambda: _model(session))
@@ -102,7 +124,10 @@ def _driver() -> Check:
 def _settings(session: Session) -> Check:
     config = session.config
     here = str(session.home.config) if session.home.config.is_file() else "no file, all defaults"
-    return Check("settings", "ok", f"{here}; privacy cap epsilon {config.privacy.epsilon_cap:g}.")
+    kept = config.retention.policy()
+    days = {"answers": kept.interactions, "corrections": kept.corrections, "ratings": kept.ratings}
+    words = ", ".join(f"{name} {number:g} days" for name, number in days.items() if number) or "everything for good"
+    return Check("settings", "ok", f"{here}; privacy cap epsilon {config.privacy.epsilon_cap:g}; keeps {words}.")
 
 
 def _key(session: Session) -> Check:
@@ -110,8 +135,18 @@ def _key(session: Session) -> Check:
 
     status = key_status(session.home)
     if status.warning:
-        return Check("key", "warn", status.warning, "Move the key into a keyring or under a passphrase.")
+        return Check("key", "warn", status.warning, "corrigible key change-passphrase, or with --key keyring.")
     return Check("key", "ok", f"Kept by: {status.backend}.")
+
+
+def _cores() -> Check:
+    """A crash must not write the key to disk."""
+    from store.keys import core_dumps_off, forbid_core_dumps
+
+    forbid_core_dumps()
+    if core_dumps_off():
+        return Check("core dumps", "ok", "Off: a crash leaves no key behind.")
+    return Check("core dumps", "warn", "A crash may write the key to disk.", "ulimit -c 0")
 
 
 def _modes(session: Session) -> Check:

@@ -1,20 +1,16 @@
 """`corrigible init`: make the encrypted store, choose who keeps its key, and name the model."""
 
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cli.base import Command
 from cli.output import Report, facts
-from cli.session import Session, read_passphrase
-from store.errors import NotEligible, UsageError
+from cli.protection import check_file_choice, default_backend, guard_options, new_passphrase, protector
+from cli.session import Session
+from store.errors import UsageError
 from store.records import Consent, Purpose
-
-if TYPE_CHECKING:
-    from store.protectors import Protector
 
 TERMS: dict[Purpose, str] = {
     "log": "Conversations are kept in the encrypted store on this device, for you to correct.",
@@ -27,20 +23,23 @@ TERMS: dict[Purpose, str] = {
     examples=["corrigible init", "corrigible init --key passphrase --model ~/models/qwen3-0.6b.gguf"],
     exits=[11, 13, 15],
 )
-@click.option(
-    "--key",
-    type=click.Choice(["keyring", "passphrase", "file"]),
-    help="Who keeps the key (default: the system's keyring, else a passphrase).",
-)
-@click.option("--insecure-key-file", is_flag=True, help="Accept a key that lies beside the data (with --key file).")
+@guard_options
 @click.option(
     "--model",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A GGUF to serve and teach (default: the embedded model).",
 )
 @click.pass_obj
-def init(session: Session, key: str | None, insecure_key_file: bool, model: Path | None) -> Report:
+def init(
+    session: Session,
+    key: str | None,
+    insecure_key_file: bool,
+    new_passphrase_file: Path | None,
+    model: Path | None,
+) -> Report:
     """Make the encrypted store and choose its key and model.
+
+    The key goes into the system's keyring; where there is none, systemd's credential or a passphrase guards it.
 
     Logging and learning stay on this device and are on from the start; sharing is off until you join a
     fleet. `corrigible privacy consent` changes any of them.
@@ -48,60 +47,21 @@ def init(session: Session, key: str | None, insecure_key_file: bool, model: Path
     from cli.config import save_model
     from store.store import Store
 
-    if insecure_key_file != (key == "file"):
-        hint = "A key file protects nothing from whoever can read this folder: give --key file --insecure-key-file."
-        raise UsageError("--key file and --insecure-key-file go together.", hint=hint)
+    check_file_choice(key, insecure_key_file)
     if model is not None:
         session.model(model)
         if session.home.config.exists():
             hint = f"Set path under [model] in {session.home.config}."
             raise UsageError("There is a settings file already.", hint=hint, code="config")
-    backend = key or default_backend(session)
-    with Store.create(session.home, protector(session, backend)) as store:
+    file = new_passphrase_file or session.passphrase_file
+    backend = key or ("passphrase" if file else default_backend(session))
+    guard = protector(backend, lambda: new_passphrase(file, "--passphrase-file"))
+    with Store.create(session.home, guard) as store:
         now = time.time()
         store.add_all([Consent(purpose=purpose, granted=True, terms=text, time=now) for purpose, text in TERMS.items()])
     if model is not None:
         save_model(session.home.config, model.resolve())
     return _report(session, backend, model)
-
-
-def default_backend(session: Session) -> str:
-    """Return where the key goes when nobody said: the keyring if there is one, else a passphrase.
-
-    Raises:
-        NotEligible: there is no keyring and nobody to ask for a passphrase.
-    """
-    from store.protectors import keyring_usable
-
-    if session.passphrase_file is not None:
-        return "passphrase"
-    if keyring_usable():
-        return "keyring"
-    if sys.stdin.isatty():
-        return "passphrase"
-    hint = "Give --passphrase-file FILE, or accept --key file --insecure-key-file."
-    raise NotEligible("This system has no usable keyring, and there is nobody to ask.", hint=hint, code="no_keyring")
-
-
-def protector(session: Session, backend: str) -> "Protector":
-    """Return what wraps the data key."""
-    from store.protectors import KeyFile, OsKeyring, Passphrase
-
-    if backend == "keyring":
-        return OsKeyring()
-    if backend == "file":
-        return KeyFile()
-    return Passphrase(_new_passphrase(session))
-
-
-def _new_passphrase(session: Session) -> str:
-    """Read the new passphrase from the file, or twice from the person."""
-    if session.passphrase_file is not None:
-        return read_passphrase(session.passphrase_file)
-    if not sys.stdin.isatty():
-        raise UsageError("There is nobody to ask for a passphrase.", hint="Give --passphrase-file FILE.")
-    secret: str = click.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True)
-    return secret
 
 
 def _report(session: Session, backend: str, model: Path | None) -> Report:

@@ -148,7 +148,8 @@ def _loop(session: Session, store: StoreBase, keys: "Keys", asked: threading.Eve
 
     if not session.as_json:
         say(f"Learning after every {pace.corrections} new corrections. Ctrl-C ends it.")
-    watch(store, session.home, keys, session.model().path, LearnPolicy(), pace, stop=asked, tell=tell)
+    model, retention = session.model().path, session.config.retention.policy()
+    watch(store, session.home, keys, model, LearnPolicy(), pace, stop=asked, tell=tell, retention=retention)
 
 
 def _stop(session: Session) -> Report:

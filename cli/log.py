@@ -8,9 +8,10 @@ import click
 
 from cli.base import Group
 from cli.output import PARTLY, Report, facts, one_line, short, table, when
-from cli.session import Session, confirm
+from cli.protection import SECRET_FILE, Asked
+from cli.session import Session, confirm, read_passphrase
 from store.base import StoreBase
-from store.errors import CorrigibleError
+from store.errors import CorrigibleError, UsageError
 from store.records import Adapter, Correction, Interaction, Rating
 
 if TYPE_CHECKING:
@@ -106,19 +107,28 @@ def rm(session: Session, ids: tuple[str, ...], yes: bool) -> Report:
     help="Everything, or pairs for training.",
 )
 @click.option("--plaintext", is_flag=True, help="Write it readable for anybody; else sealed under this store's key.")
+@click.option(
+    "--export-passphrase-file", type=SECRET_FILE, help="Seal it for this passphrase, to open it on another device."
+)
 @click.option("--yes", is_flag=True, help="Replace FILE without being asked.")
 @click.pass_obj
-def export(session: Session, file: Path, shape: "Shape", plaintext: bool, yes: bool) -> Report:
+def export(
+    session: Session, file: Path, shape: "Shape", plaintext: bool, export_passphrase_file: Path | None, yes: bool
+) -> Report:
     """Write what was logged to FILE, encrypted unless you say otherwise."""
     from store.exchange import export_plain, export_sealed
+    from store.protectors import Argon2Cost, Passphrase
 
+    if plaintext and export_passphrase_file:
+        raise UsageError("Give either --plaintext or --export-passphrase-file.")
     if file.exists():
         confirm(session, f"This replaces {file.name}.", yes)
+    phrase = read_passphrase(export_passphrase_file) if export_passphrase_file else None
     with session.unlocked() as (store, keys):
         if plaintext:
             export_plain(store, file, shape)
         else:
-            export_sealed(store, file, shape, keys)
+            export_sealed(store, file, shape, Passphrase(phrase, Argon2Cost.here()) if phrase else keys)
     size = file.stat().st_size
     data = {"file": str(file), "shape": shape, "sealed": not plaintext, "bytes": size}
     return Report(data, lambda: f"Wrote {size} bytes, {'readable for anybody' if plaintext else 'sealed'}: {file}")
@@ -130,8 +140,9 @@ def export(session: Session, file: Path, shape: "Shape", plaintext: bool, yes: b
     exits=[1, PARTLY, *EXITS],
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--export-passphrase-file", type=SECRET_FILE, help="Read the passphrase of the export from this file.")
 @click.pass_obj
-def import_(session: Session, file: Path) -> Report:
+def import_(session: Session, file: Path, export_passphrase_file: Path | None) -> Report:
     """Bring in FILE: an export of ours, Open WebUI's feedback export, or the llm tool's logs.db.
 
     Importing twice adds nothing. Lines that cannot be used are named by number and left out (exit code 3).
@@ -139,7 +150,7 @@ def import_(session: Session, file: Path) -> Report:
     from store.exchange import import_file
 
     with session.unlocked() as (store, keys):
-        done = import_file(store, file, keys=keys, passphrase=session.passphrase)
+        done = import_file(store, file, keys=keys, passphrase=Asked(session, export_passphrase_file))
     skipped = [{"entry": number, "reason": reason} for number, reason in done.skipped]
     data = {"format": done.format, "added": done.added, "known": done.known, "skipped": skipped}
     lines = [f"{done.format}: {done.added} records added, {done.known} known already."]

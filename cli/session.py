@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from feedback.models import ModelFile
     from store.keys import Keys
     from store.paths import Home
+    from store.store import Store
 
 SLOTS: tuple[Slot, ...] = ("shared", "personal")  # the order in which adapters are applied
 
@@ -84,7 +85,7 @@ class Session:
             keys.wipe()
 
     @contextmanager
-    def unlocked(self) -> Iterator[tuple[StoreBase, "Keys"]]:
+    def unlocked(self) -> Iterator[tuple["Store", "Keys"]]:
         """Open the store and keep its keys at hand, for work that a child process shares."""
         from store.store import Store
 

@@ -4,6 +4,7 @@ Holds no model. Conditions of the machine (battery, heat, load) are not looked a
 """
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from store.errors import CorrigibleError, Locked, NotEligible
 from store.keys import Keys
 from store.paths import Home
 from store.records import Correction, Verdict
+from store.retention import Keeper, RetentionPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +38,26 @@ def watch(
     stop: threading.Event,
     tell: Callable[[Verdict | CorrigibleError], None],
     progress: Progress | None = None,
+    retention: RetentionPolicy = RetentionPolicy(),  # noqa: B008 - frozen
 ) -> None:
-    """Learn whenever it is due until `stop` is set.
+    """Learn whenever it is due until `stop` is set, and forget what the owner wants forgotten.
 
     Args:
         tell: given every verdict, and every reason why a run did not happen (another process learns, consent is
-            withdrawn); the loop then waits for its next look.
+            withdrawn, the clock is wrong); the loop then waits for its next look.
+        retention: how long each kind of record is kept.
+
     Raises:
         CorrigibleError: anything else that went wrong in a run.
     """
+    keeper = Keeper(retention)
     while not stop.is_set():
-        if waiting(store) >= pace.corrections:
-            try:
+        try:
+            keeper.look(store, time.time())
+            if waiting(store) >= pace.corrections:
                 tell(run_in_child(home, keys, model, policy, progress=progress))
-            except (Locked, NotEligible) as error:
-                tell(error)
+        except (Locked, NotEligible) as error:
+            tell(error)
         stop.wait(pace.look_every)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from store.errors import CorrigibleError, IntegrityError
 from store.files import create_private, sync_folder, unwritable
-from store.protectors import fetch_secret, store_secret
+from store.protectors import fetch_secret, ring_entry, store_secret
 from store.records import canonical
 
 SLOT = 2048  # bytes; a slot is JSON, padded with spaces
@@ -138,7 +138,7 @@ class Ring:
     """
 
     def __init__(self, entry: str, key: bytes) -> None:
-        self._entry = f"{entry}-anchor"
+        self._entry = ring_entry(entry)
         self._key = key
 
     def read(self) -> Mark | None:

@@ -19,13 +19,13 @@ from typing import Any
 
 from store.append import kind_counts, tail
 from store.artefacts import Artefacts
-from store.base import Problem, Report
+from store.base import Problem, Report, StoreBase
 from store.engine import damaged_pages, open_still, reading
 from store.errors import IntegrityError, UsageError
 from store.files import private_folder, sync_file, sync_folder, unwritable, write_atomic
 from store.generation import ARTEFACTS, DATABASE, alone, found, refuse_existing, settle
 from store.keychange import commit
-from store.keys import Keys, check_keys, read_key_record, unwrap, wrap, write_key_record
+from store.keys import KeyRecord, Keys, check_keys, read_key_record, unwrap, wrap, write_key_record
 from store.migrate import check_known, revision
 from store.paths import Home
 from store.protectors import Protector, protector_for
@@ -56,11 +56,17 @@ def create_backup(store: Store, keys: Keys, target: Path, protector: Protector |
         store: open.
         keys: its keys.
         target: any folder, e.g. on another disk.
-        protector: what guards the copy; None: whatever guards the store.
+        protector: what guards the copy; None: whatever guards the store. A keyring or key file does not travel, and
+            forgets the key when it is rotated: then give a passphrase.
 
     Raises:
+        UsageError: `target` lies inside the store (``backup_inside``).
         CorrigibleError: the disk refused; no finished backup is left behind.
     """
+    if target.resolve().is_relative_to(store.home.data.resolve()):
+        raise UsageError(
+            "A backup inside the store's own folder is no backup.", hint="Name another folder.", code="backup_inside"
+        )
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     final = target / f"corrigible-{stamp}-{secrets.token_hex(2)}"
     partial = final.with_name(f"{final.name}.partial")
@@ -81,6 +87,12 @@ def create_backup(store: Store, keys: Keys, target: Path, protector: Protector |
     return read_manifest(final, keys)
 
 
+def guard_of(folder: Path) -> KeyRecord:
+    """What guards a backup. Raises UsageError when `folder` is none."""
+    _require_backup(folder)
+    return read_key_record(_home(folder))
+
+
 def unlock_backup(folder: Path, home: Home, *, passphrase: Callable[[], str] | None = None) -> Keys:
     """The keys of a backup; `home` is where a key file or credential of the store would be.
 
@@ -88,8 +100,7 @@ def unlock_backup(folder: Path, home: Home, *, passphrase: Callable[[], str] | N
         UsageError: this is not a backup.
         WrongKey, Locked, IntegrityError: as `store.keys.unlock`.
     """
-    _require_backup(folder)
-    record = read_key_record(_home(folder))
+    record = guard_of(folder)
     return unwrap(record, protector_for(record.backend, record.params, passphrase), home)
 
 
@@ -101,8 +112,7 @@ def read_manifest(folder: Path, keys: Keys) -> Backup:
         WrongKey: `keys` do not open it.
         IntegrityError: the manifest was changed.
     """
-    _require_backup(folder)
-    check_keys(read_key_record(_home(folder)), keys)
+    check_keys(guard_of(folder), keys)
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
         body: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
         if hmac.compare_digest(body.pop("mac"), _mac(body, keys)):
@@ -184,7 +194,7 @@ def restore_backup(
     return fresh
 
 
-def ledger_entries(store: Store) -> list[Record]:
+def ledger_entries(store: StoreBase) -> list[Record]:
     """Everything a restore must not take back."""
     return [record for kind in LEDGERS for record in store.all(kind)]
 

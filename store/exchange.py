@@ -1,7 +1,7 @@
 """Taking data out and bringing data in.
 
 Out: our own JSONL of records, SFT pairs, or preference pairs, sealed unless the owner wants plain text.
-In: our export, sealed or plain; Open WebUI's feedback export; the `llm` tool's logs.db (see `store.foreign`).
+In: our export, sealed or plain; Open WebUI's feedback export; the `llm` tool's logs.db.
 Importing twice adds nothing: records are named by their content.
 """
 
@@ -17,8 +17,10 @@ from store.base import StoreBase
 from store.codec import build, encode
 from store.errors import Locked, UsageError, WrongKey
 from store.files import unwritable, write_atomic
-from store.foreign import Imported, from_feedback, from_llm_logs
-from store.keys import Keys
+from store.imported import Imported
+from store.keys import Keys, derive
+from store.llm_logs import from_llm_logs
+from store.open_webui import from_feedback
 from store.protectors import Passphrase
 from store.records import RECORD_TYPES, Correction, Example, Interaction, Rating, Record, canonical
 from store.sealed import seal, unseal
@@ -76,7 +78,7 @@ def export_sealed(store: StoreBase, target: Path, shape: Shape, secret: Keys | P
         key, params = secret.sub("exports"), {"for": "store", "check": secret.check()}
     else:
         key, params = secret.stretch()
-        params = {"for": "passphrase", **params}
+        params = {"for": "passphrase", "check": derive(key, "corrigible check").hex()[:32], **params}
     header = canonical(params)
     sealed = seal(export_lines(store, shape), key, base64.b64encode(header).decode())
     write_atomic(target, chain([MAGIC + len(header).to_bytes(2, "big") + header], sealed))
@@ -183,6 +185,8 @@ def _unsealed(file: IO[bytes], keys: Keys | None, passphrase: Callable[[], str] 
     if own and keys is not None and keys.check() != check:
         raise WrongKey("This export belongs to another store.", hint="Export it there with a passphrase.")
     key = keys.sub("exports") if own and keys else Passphrase(passphrase() if passphrase else "").again(params)
+    if not own and "check" in params and derive(key, "corrigible check").hex()[:32] != params["check"]:
+        raise WrongKey("The passphrase does not open this export.", hint="Try again; nothing was added.")
     yield from unseal(file, key, base64.b64encode(header).decode())
 
 

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from store.errors import IntegrityError, NotInitialised, UsageError, WrongKey
 from store.files import write_atomic
 from store.paths import Home
-from store.protectors import Backend, Protector, protector_for
+from store.protectors import Argon2Cost, Backend, Protector, protector_for
 from store.records import canonical
 
 KEY_BYTES = 32
@@ -114,6 +114,7 @@ class KeyStatus:
     backend: Backend
     generation: int
     warning: str
+    cost: Argon2Cost | None = None  # of the passphrase, where there is one
 
 
 def derive(secret: bytes, purpose: str, salt: bytes = b"") -> bytes:
@@ -215,7 +216,10 @@ def key_status(home: Home) -> KeyStatus:
     """How the key of this home is protected; asks for no secret."""
     record = read_key_record(home)
     protector = protector_for(record.backend, record.params, None)
-    return KeyStatus(record.backend, record.generation, protector.warning)
+    cost = None
+    if record.backend == "passphrase":
+        cost = Argon2Cost(record.params["memory"], record.params["passes"], record.params["lanes"])
+    return KeyStatus(record.backend, record.generation, protector.warning, cost)
 
 
 def forbid_core_dumps() -> None:
@@ -228,6 +232,15 @@ def forbid_core_dumps() -> None:
         prctl_set_dumpable = 4
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(prctl_set_dumpable, 0, 0, 0, 0)
+
+
+def core_dumps_off() -> bool:
+    """Whether a crash of this process leaves no core file."""
+    try:
+        import resource
+    except ImportError:  # a platform without core files
+        return True
+    return resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
 
 
 def _checksum(body: dict[str, Any]) -> str:

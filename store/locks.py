@@ -45,11 +45,11 @@ class FileLock:
         except OSError as error:
             raise unwritable(error) from None
         if not self._taken(handle):
-            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
             os.close(handle)
+            who = " and ".join(map(str, holders(self._path)))
             raise Locked(
                 f"Another process is using {self._what}.",
-                hint=f"Wait for process {holder} or stop it." if holder else "Wait for it or stop it.",
+                hint=f"Wait for process {who} or stop it." if who else "Wait for it or stop it.",
                 code="busy",
             )
         if not self._shared:
@@ -98,3 +98,40 @@ class FileLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def holders(path: Path) -> list[int]:
+    """Process ids that hold the lock file at `path`, as far as this system tells.
+
+    Linux lists all of them. Elsewhere a sole holder is known by the number it wrote, and sharers are not.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return []
+    try:
+        listed = _listed(os.fstat(handle))
+        return _written(handle) if listed is None else listed
+    finally:
+        os.close(handle)
+
+
+def _listed(info: os.stat_result) -> list[int] | None:
+    """Who holds a lock on this file in the kernel's own list; None where there is no such list."""
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    place = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    taken = [line.split() for line in lines if " FLOCK " in line and "->" not in line]
+    return sorted({int(words[4]) for words in taken if words[5] == place and int(words[4]) > 0})
+
+
+def _written(handle: int) -> list[int]:
+    """The number in the file, unless the lock is free: then its writer is gone."""
+    number = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return [int(number)] if number.isdigit() else []
+    return []

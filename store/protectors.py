@@ -21,6 +21,8 @@ from store.paths import NAME, Home
 Backend = Literal["keyring", "systemd", "passphrase", "file"]
 WRAPPING_BYTES = 32
 SALT_BYTES = 16
+CREDENTIAL = "corrigible-key"
+SMALL_DEVICE = 2**30  # bytes of memory below which the passphrase is stretched at the floor
 
 
 class Protector(Protocol):
@@ -64,6 +66,15 @@ class Argon2Cost:
     def small(cls) -> "Argon2Cost":
         """The floor, for small devices: 19 MiB, 2 passes, 1 lane."""
         return cls(19 * 1024, 2, 1)
+
+    @classmethod
+    def here(cls) -> "Argon2Cost":
+        """What this machine can bear: the usual cost, or the floor where there is less than 1 GiB of memory."""
+        try:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, OSError, ValueError):  # a system that does not say
+            return cls()
+        return cls.small() if memory < SMALL_DEVICE else cls()
 
     def checked(self) -> "Argon2Cost":
         """Itself, when between the floor and 2 GiB. Raises UsageError otherwise."""
@@ -147,15 +158,16 @@ class OsKeyring:
         return base64.b64decode(value)
 
     def forget(self, home: Home, params: dict[str, Any]) -> None:  # noqa: ARG002
-        """Delete the entry."""
+        """Delete the entry and the anchor kept under its name."""
         forget_secret(params["entry"])
+        forget_secret(ring_entry(params["entry"]))
 
 
 @dataclass(frozen=True, slots=True)
 class SystemdCredential:
     """A credential that systemd decrypts for the service (LoadCredentialEncrypted=, TPM-bound where there is one)."""
 
-    name: str = "corrigible-key"
+    name: str = CREDENTIAL
     backend: Backend = "systemd"
     secret: str = "systemd credential"
     hint: str = "Start the service with the credential it was set up with."
@@ -178,14 +190,23 @@ class SystemdCredential:
         """Derive the wrapping key from the credential. Raises Locked when it is not there."""
         from store.keys import derive
 
-        path = (home.credentials / params["name"]) if home.credentials else None
-        secret = path.read_bytes() if path and path.is_file() else b""
+        secret = _credential(home, params["name"])
         if len(secret) < WRAPPING_BYTES:
             raise Locked(f"The systemd credential {params['name']} is missing or too short.", hint=self.hint)
         return derive(secret, "corrigible wrapping", base64.b64decode(params["salt"]))
 
+    def there(self, home: Home) -> bool:
+        """Whether systemd handed this process the credential."""
+        return len(_credential(home, self.name)) >= WRAPPING_BYTES
+
     def forget(self, home: Home, params: dict[str, Any]) -> None:
         """The credential is systemd's to keep."""
+
+
+def _credential(home: Home, name: str) -> bytes:
+    """What systemd put into the credential called `name`; nothing when it did not."""
+    path = home.credentials / name if home.credentials and name else None
+    return path.read_bytes() if path and path.is_file() else b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +280,11 @@ class _AskedPassphrase:
         if self.ask is None:
             raise Locked("This store is locked by a passphrase.", hint="Give it with --passphrase-file or when asked.")
         return self.ask()
+
+
+def ring_entry(entry: str) -> str:
+    """The name in the keyring of the second anchor of the store whose key is under `entry`."""
+    return f"{entry}-anchor"
 
 
 def keyring_usable() -> bool:

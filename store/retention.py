@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from store.base import StoreBase
-from store.errors import NotEligible
+from store.errors import NotEligible, UsageError
 from store.records import Correction, Interaction, Rating
 
 DAY = 86_400.0
 CLOCK_TOLERANCE = DAY  # seconds by which the newest record may lie in the future
+LEAST_DAYS = 1.0
+EVERY = 3600.0  # seconds between two applications in the background
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,41 @@ class RetentionPolicy:
     interactions: float | None = None
     corrections: float | None = None
     ratings: float | None = None
+
+    def __post_init__(self) -> None:
+        days = [self.interactions, self.corrections, self.ratings]
+        if any(value is not None and not value >= LEAST_DAYS for value in days):
+            raise UsageError(
+                "A retention period is shorter than a day.",
+                hint="Under [retention] give days, at least 1, or leave the line out to keep everything.",
+                code="config",
+            )
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything is forgotten by itself at all."""
+        return self != RetentionPolicy()
+
+
+class Keeper:
+    """Applies a policy now and then; a background process asks it at every look.
+
+    Args:
+        policy: what is kept how long.
+        every: seconds between two applications.
+    """
+
+    def __init__(self, policy: RetentionPolicy, every: float = EVERY) -> None:
+        self._policy = policy
+        self._every = every
+        self._next = 0.0
+
+    def look(self, store: StoreBase, now: float) -> list[str]:
+        """Apply the policy when it is due at `now`; returns the ids removed. Raises as `apply_retention`."""
+        if not self._policy.limited or self._next - self._every <= now < self._next:
+            return []
+        self._next = now + self._every
+        return apply_retention(store, self._policy, now)
 
 
 def apply_retention(store: StoreBase, policy: RetentionPolicy, now: float) -> list[str]:

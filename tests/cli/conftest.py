@@ -11,8 +11,10 @@ from tests.cli.helpers import Call, Result
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder that CORRIGIBLE_HOME names; no other setting reaches the command."""
+    """An empty home folder that CORRIGIBLE_HOME names; no other setting, and no keyring, reaches the command."""
     folder = tmp_path / "home"
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.setenv("CORRIGIBLE_HOME", str(folder))
     monkeypatch.delenv("CORRIGIBLE_PASSPHRASE_FILE", raising=False)
     return folder

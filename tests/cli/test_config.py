@@ -62,3 +62,15 @@ def test_a_saved_model_is_read_back(tmp_path: Path) -> None:
     save_model(path, model)
     assert load(path, {}).model.path == model
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_retention_is_kept_per_kind_and_never_below_a_day(tmp_path: Path) -> None:
+    """Days from the file become the store's policy; 0 is a slip and not a wish to keep nothing."""
+    path = tmp_path / "config.toml"
+    path.write_text("[retention]\ninteractions = 30\nratings = 7.5\n")
+    policy = load(path, {}).retention.policy()
+    assert (policy.interactions, policy.corrections, policy.ratings) == (30, None, 7.5)
+    assert not Config().retention.policy().limited
+    with pytest.raises(UsageError) as caught:
+        load(path, {"CORRIGIBLE_RETENTION__CORRECTIONS": "0"}).retention.policy()
+    assert caught.value.code == "config"

@@ -29,7 +29,10 @@ def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[
         store.add(said)
         name = store.put_artefact(b"adapter")
         store.add(Adapter(digest=name, slot="personal", base=Session(place=home).model().digest, time=1.0))
-    server = str(tmp_path / "server")
+    server, secret = str(tmp_path / "server"), tmp_path / "secret"
+    secret.write_text("four words are enough\n")
+    phrase = ["--backup-passphrase-file", str(secret)]
+    made = ready("backup", "create", str(tmp_path / "disk"), *phrase, "--json").data["folder"]
     return {
         ("init",): ["--home", str(tmp_path / "new"), "init", "--key", "file", "--insecure-key-file"],
         ("correct",): ["--last", "right"],
@@ -38,6 +41,11 @@ def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[
         ("log", "export"): [str(tmp_path / "export")],
         ("log", "import"): [str(tmp_path / "export")],
         ("log", "rm"): [said.id, "--yes"],
+        ("key", "change-passphrase"): ["--key", "file", "--insecure-key-file"],
+        ("backup", "create"): [str(tmp_path / "disk"), *phrase],
+        ("backup", "verify"): [made, *phrase],
+        ("backup", "restore"): [made, *phrase, "--replace", "--yes", "--key", "file", "--insecure-key-file"],
+        ("wipe",): ["--yes"],
         ("adapter", "show"): [name],
         ("adapter", "use"): [name, "--yes"],
         ("privacy", "plan"): ["--noise", "3"],

@@ -11,6 +11,7 @@ from pathlib import Path
 import keyring
 import pytest
 from keyring.backend import KeyringBackend
+from keyring.errors import PasswordDeleteError
 
 from store.errors import CorrigibleError, IntegrityError, Locked, NotInitialised, UsageError, WrongKey
 from store.keychange import change_protector, rotate
@@ -27,10 +28,11 @@ SMALL = Argon2Cost.small()
 class DeskKeyring(KeyringBackend):
     """A keyring as a desktop has one, for this test process only."""
 
-    priority = 5.0  # type: ignore[assignment]
+    priority = -1.0  # type: ignore[assignment]  # the library finds the class by itself and must not prefer it
 
     def __init__(self) -> None:
         super().__init__()
+        self.priority = 5.0  # type: ignore[assignment]
         self.entries: dict[tuple[str, str], str] = {}
 
     def get_password(self, service: str, username: str) -> str | None:
@@ -40,7 +42,8 @@ class DeskKeyring(KeyringBackend):
         self.entries[service, username] = password
 
     def delete_password(self, service: str, username: str) -> None:
-        del self.entries[service, username]
+        if self.entries.pop((service, username), None) is None:
+            raise PasswordDeleteError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from store.backup import create_backup, ledger_entries, read_manifest, restore_backup, unlock_backup, verify_backup
 from store.base import StoreBase
-from store.errors import CorrigibleError, IntegrityError, Locked, NotEligible, NotInitialised, UsageError, WrongKey
+from store.errors import CorrigibleError, Locked, NotEligible, NotInitialised, UsageError, WrongKey
 from store.exchange import Shape, export_lines, export_plain, export_sealed, import_file
 from store.keys import Keys, unlock
 from store.memory import MemoryStore
@@ -76,7 +76,7 @@ def test_a_sealed_export_shows_nothing_and_opens_with_its_secret(store: Store, t
     assert b"question" not in target.read_bytes()
     with pytest.raises(Locked):
         import_file(MemoryStore(), target)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(WrongKey):
         import_file(MemoryStore(), target, passphrase=lambda: "wrong")
     if shape == "records":
         assert import_file(MemoryStore(), target, passphrase=lambda: PHRASE.phrase).added == 50
@@ -174,6 +174,50 @@ def test_the_llm_tools_log_is_read_with_its_conversations(any_store: StoreBase, 
     second = any_store.all(Interaction)[1]
     assert [message.role for message in second.messages] == ["system", "user", "assistant", "user"]
     assert second.time - any_store.all(Interaction)[0].time == 60
+    assert import_file(any_store, tmp_path / "logs.db").known == 2
+
+
+def newer_llm_logs(path: Path) -> None:
+    """The tables that newer versions of the llm tool write to, with a conversation, a fragment and a tool call."""
+    with sqlite3.connect(path) as database:
+        database.executescript(
+            """CREATE TABLE messages (hash TEXT PRIMARY KEY, parent_hash TEXT, role TEXT, provider_metadata TEXT);
+            CREATE TABLE parts (id INTEGER PRIMARY KEY, message_hash TEXT, position INTEGER, type TEXT,
+              tool_name TEXT, text TEXT, payload TEXT);
+            CREATE TABLE fragments (id INTEGER PRIMARY KEY, hash TEXT, content TEXT);
+            CREATE TABLE turns (id TEXT PRIMARY KEY, thread_id TEXT, parent_message_hash TEXT,
+              tip_message_hash TEXT, model TEXT, datetime_utc TEXT);
+            CREATE TABLE responses (id TEXT, model TEXT, prompt TEXT, system TEXT, response TEXT,
+              conversation_id TEXT, datetime_utc TEXT);
+            INSERT INTO fragments VALUES (1, 'f', 'a long novel');"""
+        )
+        chain = [
+            ("s", None, "system", "text", "be kind", None), ("u1", "s", "user", "text", "hello", None),
+            ("a1", "u1", "assistant", "text", "hi", None), ("u2", "a1", "user", "text", None,
+             '{"text_ref": [{"fragment": 1}, {"literal": "\\nand now?"}]}'),
+            ("c", "u2", "assistant", "tool_call", None, "{}"), ("t", "c", "tool", "tool_result", None, "{}"),
+            ("a2", "t", "assistant", "text", "bye", None), ("u3", None, "user", "text", "silence", None),
+        ]  # fmt: skip
+        for number, (hash, parent, role, kind, text, payload) in enumerate(chain):
+            database.execute("INSERT INTO messages VALUES (?, ?, ?, NULL)", (hash, parent, role))
+            database.execute("INSERT INTO parts VALUES (?, ?, 0, ?, NULL, ?, ?)", (number, hash, kind, text, payload))
+        turns = [("1", "u1", "a1"), ("2", "t", "a2"), ("3", "u3", "u3")]
+        for id, parent, tip in turns:
+            moment = f"2026-05-01T10:0{id}:00+00:00"
+            database.execute("INSERT INTO turns VALUES (?, 'th', ?, ?, 'm', ?)", (id, parent, tip, moment))
+    database.close()
+
+
+def test_the_newer_layout_of_the_llm_tools_log_is_read_too(any_store: StoreBase, tmp_path: Path) -> None:
+    """Turns as chains of messages: fragments in their place, tool calls passed over, a turn without answer named."""
+    newer_llm_logs(tmp_path / "logs.db")
+    report = import_file(any_store, tmp_path / "logs.db")
+    assert (report.format, report.added, [number for number, _ in report.skipped]) == ("llm logs.db", 2, [3])
+    first, second = any_store.all(Interaction)
+    assert [(message.role, message.content) for message in first.messages] == [("system", "be kind"), ("user", "hello")]
+    assert (first.answer, second.answer) == ("hi", "bye")
+    assert second.messages[-1].content == "a long novel\nand now?"
+    assert second.time - first.time == 60
     assert import_file(any_store, tmp_path / "logs.db").known == 2
 
 
