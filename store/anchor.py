@@ -23,6 +23,7 @@ from store.errors import CorrigibleError, IntegrityError
 from store.files import create_private, sync_folder, unwritable
 from store.protectors import fetch_secret, ring_entry, store_secret
 from store.records import canonical
+from store.secret import Secret
 
 SLOT = 2048  # bytes; a slot is JSON, padded with spaces
 SYNC_SECONDS = 1.0
@@ -47,7 +48,7 @@ class Anchor:
         key: the ledger subkey.
     """
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: Path, key: Secret) -> None:
         self._path = path
         self._key = key
         self._handle: int | None = None
@@ -137,7 +138,7 @@ class Ring:
     Slow to write, so it follows at close and after every spend of privacy budget.
     """
 
-    def __init__(self, entry: str, key: bytes) -> None:
+    def __init__(self, entry: str, key: Secret) -> None:
         self._entry = ring_entry(entry)
         self._key = key
 
@@ -152,7 +153,7 @@ class Ring:
             store_secret(self._entry, seal(mark, 0, self._key).decode())
 
 
-def seal(mark: Mark, number: int, key: bytes) -> bytes:
+def seal(mark: Mark, number: int, key: Secret) -> bytes:
     """`mark` as authenticated text; `number` orders the writings.
 
     Raises:
@@ -166,7 +167,7 @@ def seal(mark: Mark, number: int, key: bytes) -> bytes:
     return text
 
 
-def unseal(text: bytes, key: bytes) -> tuple[int, Mark | None]:
+def unseal(text: bytes, key: Secret) -> tuple[int, Mark | None]:
     """The number and mark in `text`; (0, None) when it is not whole or not ours."""
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         body = json.loads(text)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from store.chain import content_hash, genesis, gone_id, head_hash
 from store.codec import Encoded
+from store.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,13 @@ class Appended:
     counts: dict[str, int]
 
 
-def tail(connection: Connection, key: bytes) -> tuple[int, bytes]:
+def tail(connection: Connection, key: Secret) -> tuple[int, bytes]:
     """Sequence number and head of the newest link."""
     row = connection.exec_driver_sql("SELECT seq, head FROM records ORDER BY seq DESC LIMIT 1").one_or_none()
     return (row[0], row[1]) if row else (0, genesis(key))
 
 
-def append(connection: Connection, key: bytes, entries: Sequence[Encoded], floor: int = 0) -> Appended | None:
+def append(connection: Connection, key: Secret, entries: Sequence[Encoded], floor: int = 0) -> Appended | None:
     """Add those of `entries` that are not there yet; None when all are.
 
     Args:

@@ -11,6 +11,7 @@ from store.errors import IntegrityError
 from store.files import PARTIAL, shred, unwritable, write_atomic
 from store.records import HASH_TAG, digest
 from store.sealed import seal, unseal
+from store.secret import Secret
 
 
 class Artefacts:
@@ -21,7 +22,7 @@ class Artefacts:
         key: the artefacts subkey.
     """
 
-    def __init__(self, folder: Path, key: bytes) -> None:
+    def __init__(self, folder: Path, key: Secret) -> None:
         self._folder = folder
         self._key = key
 

@@ -134,7 +134,7 @@ def verify_backup(folder: Path, keys: Keys) -> Report:
     ]
     if changed:
         return Report(0, tuple(changed))
-    engine = open_still(folder / DATABASE, keys.sub("database"))
+    engine = open_still(folder / DATABASE, keys.secret("database"))
     try:
         check_known(revision(engine))
         problems = [Problem("pages", f"The database is damaged: {words}.") for words in damaged_pages(engine)]
@@ -184,7 +184,7 @@ def restore_backup(
         before = read_key_record(home) if home.key_file.exists() else None
         number = 1 + max([0, *(number for number, _ in found(home).values())])
         shelf = Artefacts(folder / ARTEFACTS, keys.sub("artefacts"))
-        engine = open_still(folder / DATABASE, keys.sub("database"))
+        engine = open_still(folder / DATABASE, keys.secret("database"))
         try:
             rebuild(home, number, fresh, rows_of(engine), readable_artefacts(shelf), carry)
         finally:
@@ -201,7 +201,7 @@ def ledger_entries(store: StoreBase) -> list[Record]:
 
 def _write_manifest(folder: Path, keys: Keys) -> None:
     """Describe and authenticate what is in `folder`."""
-    engine = open_still(folder / DATABASE, keys.sub("database"))
+    engine = open_still(folder / DATABASE, keys.secret("database"))
     try:
         with reading(engine) as connection:
             seq, _ = tail(connection, b"")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from store.codec import record_id
 from store.records import RECORD_TYPES, Record
+from store.secret import Secret
 
 GENESIS = b"corrigible genesis"
 GONE = "removed:"
@@ -58,17 +59,17 @@ class Flaw:
     last: int
 
 
-def genesis(key: bytes) -> bytes:
+def genesis(key: Secret) -> bytes:
     """The head before the first row."""
     return hmac.digest(key, GENESIS, "sha256")
 
 
-def content_hash(key: bytes, kind: str, body: bytes) -> bytes:
+def content_hash(key: Secret, kind: str, body: bytes) -> bytes:
     """Keyed hash of one row's kind and text."""
     return hmac.digest(key, b"content\0" + kind.encode() + b"\0" + body, "sha256")
 
 
-def head_hash(key: bytes, before: bytes, seq: int, kind: str, content: bytes) -> bytes:
+def head_hash(key: Secret, before: bytes, seq: int, kind: str, content: bytes) -> bytes:
     """Keyed hash of one row and, through `before`, of all rows before it."""
     return hmac.digest(key, b"head\0" + before + seq.to_bytes(8, "big") + kind.encode() + b"\0" + content, "sha256")
 
@@ -78,7 +79,7 @@ def gone_id(content: bytes) -> str:
     return GONE + content.hex()
 
 
-def flaws(rows: Iterable[Row], key: bytes, decoded: Iterable[Removal | Acceptance]) -> Iterator[Flaw]:
+def flaws(rows: Iterable[Row], key: Secret, decoded: Iterable[Removal | Acceptance]) -> Iterator[Flaw]:
     """Everything wrong with `rows`, in order of sequence, less what the owner accepted.
 
     Args:
@@ -98,7 +99,7 @@ def flaws(rows: Iterable[Row], key: bytes, decoded: Iterable[Removal | Acceptanc
         before, last = row.head, row.seq
 
 
-def _row_flaw(row: Row, key: bytes, removed: set[int], linked: bool) -> str:
+def _row_flaw(row: Row, key: Secret, removed: set[int], linked: bool) -> str:
     """The word for what is wrong with one row, empty when nothing is."""
     if not linked:
         return "altered"

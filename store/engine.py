@@ -6,19 +6,20 @@ without statement parameters, so no text can travel in them.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import sqlcipher3.dbapi2 as driver
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from store.errors import CorrigibleError, IntegrityError, Locked
 from store.files import create_private, unwritable
+from store.secret import Secret, wipe, wipe_text
 
 BUSY_SECONDS = 30
 CHECKPOINT_SECONDS = 2
@@ -40,12 +41,12 @@ def check_driver(sqlite: str = driver.sqlite_version) -> None:
         )
 
 
-def open_engine(path: Path, key: bytes, *, create: bool = False) -> Engine:
+def open_engine(path: Path, key: Secret, *, create: bool = False) -> Engine:
     """An engine on the encrypted database at `path`.
 
     Args:
         path: the database file.
-        key: 32-byte raw key.
+        key: 32-byte raw key; a bytearray becomes the engine's own and is wiped when the engine is disposed of.
         create: make the file (0600) first; it must not exist.
 
     Raises:
@@ -63,21 +64,29 @@ def open_engine(path: Path, key: bytes, *, create: bool = False) -> Engine:
             "The database file of this store is missing.", hint="Restore a backup.", code="store_missing"
         )
 
-    def connect() -> Any:  # noqa: ANN401 - the driver is untyped
-        return _connect(path, key)
+    own = _owned(key)
+    return _engine(lambda: _connect(path, own), own)
 
-    return create_engine(
+
+def _engine(connect: Callable[[], Any], key: bytearray) -> Engine:
+    """An engine on what `connect` opens, which takes `key` along when it goes."""
+    engine = create_engine(
         "sqlite://", module=driver, creator=connect, poolclass=QueuePool, pool_size=2, hide_parameters=True
     )
+    event.listen(engine, "engine_disposed", lambda _: wipe(key))
+    return engine
 
 
-def _connect(path: Path, key: bytes) -> Any:  # noqa: ANN401 - the driver is untyped
+def _owned(key: Secret) -> bytearray:
+    return key if isinstance(key, bytearray) else bytearray(key)
+
+
+def _connect(path: Path, key: Secret) -> Any:  # noqa: ANN401 - the driver is untyped
     connection = driver.connect(str(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
+        _unlock(connection, key)
         connection.executescript(
-            f"""PRAGMA cipher_log_level = NONE;
-            PRAGMA key = "x'{key.hex()}'";
-            PRAGMA journal_mode = WAL;
+            f"""PRAGMA journal_mode = WAL;
             PRAGMA synchronous = FULL;
             PRAGMA secure_delete = ON;
             PRAGMA foreign_keys = ON;
@@ -90,7 +99,24 @@ def _connect(path: Path, key: bytes) -> Any:  # noqa: ANN401 - the driver is unt
     return connection
 
 
-def open_still(path: Path, key: bytes) -> Engine:
+def _unlock(connection: Any, key: Secret) -> None:  # noqa: ANN401 - the driver is untyped
+    """Give the connection its raw key; the statement that said it is overwritten.
+
+    Raises:
+        Locked: the store was closed, which wiped the key.
+    """
+    if not any(key):
+        raise Locked("The store was closed.", hint="Open it again.", code="closed")
+    digits = key.hex()
+    statement = f"""PRAGMA cipher_log_level = NONE; PRAGMA key = "x'{digits}'";"""
+    try:
+        connection.executescript(statement)
+    finally:
+        wipe_text(digits)
+        wipe_text(statement)
+
+
+def open_still(path: Path, key: Secret) -> Engine:
     """An engine on a database nobody writes to; creates no file beside it, so read-only media are fine.
 
     Raises:
@@ -100,12 +126,14 @@ def open_still(path: Path, key: bytes) -> Engine:
     if not path.is_file():
         raise IntegrityError("The database file is missing.", hint="Use another backup.", code="store_missing")
 
+    own = _owned(key)
+
     def connect() -> Any:  # noqa: ANN401 - the driver is untyped
         connection = driver.connect(f"file:{quote(str(path))}?immutable=1", uri=True, isolation_level=None)
-        connection.executescript(f"""PRAGMA cipher_log_level = NONE; PRAGMA key = "x'{key.hex()}'";""")
+        _unlock(connection, own)
         return connection
 
-    return create_engine("sqlite://", module=driver, creator=connect, poolclass=QueuePool, hide_parameters=True)
+    return _engine(connect, own)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def build_empty(home: Home, number: int, keys: Keys) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     private_folder(draft)
     private_folder(draft / ARTEFACTS)
-    engine = open_engine(draft / DATABASE, keys.sub("database"), create=True)
+    engine = open_engine(draft / DATABASE, keys.secret("database"), create=True)
     try:
         migrate(engine, None)
         checkpoint(engine)

@@ -15,13 +15,14 @@ from store.anchor import Anchor, Mark
 from store.append import Appended, kind_counts, tail
 from store.base import Problem
 from store.engine import reading
+from store.secret import Secret
 
 PAGE_BYTES = 4096
 SEAL_BYTES = 64
 ANCHOR_MISSING = "The anchor of this store is missing or damaged."
 
 
-def compare(engine: Engine, mark: Mark | None, key: bytes) -> tuple[Problem | None, dict[str, int]]:
+def compare(engine: Engine, mark: Mark | None, key: Secret) -> tuple[Problem | None, dict[str, int]]:
     """What the anchor says is wrong with the database, and how many records of each kind are gone.
 
     Read the mark before calling: the database may only have moved on since.
@@ -41,7 +42,7 @@ def compare(engine: Engine, mark: Mark | None, key: bytes) -> tuple[Problem | No
     return None, {}
 
 
-def inspect_at_open(engine: Engine, anchor: Anchor, key: bytes, second: Mark | None = None) -> Mark:
+def inspect_at_open(engine: Engine, anchor: Anchor, key: Secret, second: Mark | None = None) -> Mark:
     """The mark to go on with: caught up with the database, or marked broken when they disagree.
 
     Args:
@@ -90,13 +91,13 @@ def advance(engine: Engine, anchor: Anchor, added: Appended) -> None:
     anchor.advance(make)
 
 
-def seal_pages(database: Path, anchor: Anchor, key: bytes) -> None:
+def seal_pages(database: Path, anchor: Anchor, key: Secret) -> None:
     """Note in the anchor what every page of the closed database looks like; the caller is alone with it."""
     seals = page_seals(database, key)
     anchor.advance(lambda mark: replace(mark, seals=seals) if mark else None)
 
 
-def changed_at_rest(engine: Engine, database: Path, anchor: Anchor, key: bytes) -> bool:
+def changed_at_rest(engine: Engine, database: Path, anchor: Anchor, key: Secret) -> bool:
     """Whether a page of a store that was properly closed, and not written since, is not what it was.
 
     This finds an old page put back where nothing else can: one that authenticates and contradicts nothing.
@@ -110,7 +111,7 @@ def changed_at_rest(engine: Engine, database: Path, anchor: Anchor, key: bytes) 
     return differs and newest == before.seq and anchor.read() == before
 
 
-def page_seals(database: Path, key: bytes) -> str:
+def page_seals(database: Path, key: Secret) -> str:
     """Keyed digest of the authentication codes of all pages, in order.
 
     SQLCipher ends each page with 64 bytes of HMAC over content and page number, so these stand for the pages.

@@ -71,7 +71,7 @@ def _copy(home: Home, record: KeyRecord, old: Keys, new: Keys) -> None:
     folder, ledger = home.generation(record.generation), old.sub("ledger")
     shelf = Artefacts(folder / ARTEFACTS, old.sub("artefacts"))
     anchor = Anchor(home.anchor(record.generation), ledger)
-    engine = open_engine(folder / DATABASE, old.sub("database"))
+    engine = open_engine(folder / DATABASE, old.secret("database"))
     try:
         mark = anchor.read()
         report = verify(engine, folder / DATABASE, anchor, ledger, shelf)

@@ -28,6 +28,7 @@ from store.files import write_atomic
 from store.paths import Home
 from store.protectors import Argon2Cost, Backend, Protector, protector_for
 from store.records import canonical
+from store.secret import Secret, wipe
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -60,13 +61,19 @@ class Keys:
         return bytes(self._raw)
 
     def sub(self, purpose: Subkey) -> bytes:
-        """The 32-byte subkey for `purpose` (HKDF-SHA256, RFC 5869).
+        """The 32-byte subkey for `purpose`, for short use; see `secret`."""
+        return bytes(self.secret(purpose))
+
+    def secret(self, purpose: Subkey) -> bytearray:
+        """The 32-byte subkey for `purpose` (HKDF-SHA256, RFC 5869), for its user to wipe.
 
         Raises:
             Locked: the key was wiped.
         """
         self._alive()
-        return derive(bytes(self._raw), f"corrigible {purpose}")
+        made = bytearray(KEY_BYTES)
+        HKDF(SHA256(), KEY_BYTES, None, f"corrigible {purpose}".encode()).derive_into(self._raw, made)
+        return made
 
     def check(self) -> str:
         """The key-check value: says whether a key is the right one, and nothing else about it."""
@@ -74,7 +81,7 @@ class Keys:
 
     def wipe(self) -> None:
         """Overwrite the key; every later use raises `Locked`."""
-        self._raw[:] = bytes(len(self._raw))
+        wipe(self._raw)
 
     def _alive(self) -> None:
         from store.errors import Locked
@@ -117,7 +124,7 @@ class KeyStatus:
     cost: Argon2Cost | None = None  # of the passphrase, where there is one
 
 
-def derive(secret: bytes, purpose: str, salt: bytes = b"") -> bytes:
+def derive(secret: Secret, purpose: str, salt: bytes = b"") -> bytes:
     """32 bytes derived from `secret` for `purpose` by HKDF-SHA256."""
     return HKDF(SHA256(), KEY_BYTES, salt or None, purpose.encode()).derive(secret)
 
@@ -165,12 +172,12 @@ def wrap(keys: Keys, protector: Protector, home: Home, generation: int) -> KeyRe
 def unwrap(record: KeyRecord, protector: Protector, home: Home) -> Keys:
     """The data key inside `record`. Raises WrongKey when the protector's secret does not fit."""
     wrapping = protector.recover(home, record.params)
-    sealed = base64.b64decode(record.wrapped)
+    sealed, raw = base64.b64decode(record.wrapped), bytearray(KEY_BYTES)
     try:
-        raw = AESGCM(wrapping).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], canonical(record.public()))
+        AESGCM(wrapping).decrypt_into(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], canonical(record.public()), raw)
     except InvalidTag:
         raise WrongKey(f"The {protector.secret} does not open this store.", hint=protector.hint) from None
-    return Keys.from_bytes(raw)
+    return Keys(raw)
 
 
 def write_key_record(home: Home, record: KeyRecord) -> None:

@@ -7,9 +7,10 @@ text stays as it is: the text is gone, and its old key too.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Row
+from sqlalchemy.exc import DBAPIError
 
 from store.anchor import Mark
 from store.append import append
@@ -22,6 +23,7 @@ from store.generation import ARTEFACTS, DATABASE, build_empty, sync_draft, write
 from store.keys import Keys
 from store.paths import Home
 from store.records import Record
+from store.secret import Secret
 
 BATCH = 500  # rows held in memory at once
 
@@ -58,7 +60,7 @@ def rebuild(
     """
     build_empty(home, number, keys)
     draft = home.draft(number)
-    engine = open_engine(draft / DATABASE, keys.sub("database"))
+    engine = open_engine(draft / DATABASE, keys.secret("database"))
     try:
         with writing(engine) as connection:
             mark = _fill(connection, keys.sub("ledger"), rows)
@@ -79,7 +81,7 @@ def rows_of(engine: Engine) -> Iterator[Content]:
     """All rows, oldest first. Raises IntegrityError at the first unreadable page."""
     with reading(engine) as connection:
         for row in connection.exec_driver_sql(f"SELECT {', '.join(Content._fields)} FROM records ORDER BY seq"):
-            yield Content(*row)
+            yield Content._make(row)
 
 
 def readable_rows(engine: Engine, last: int) -> Iterator[Content]:
@@ -88,12 +90,20 @@ def readable_rows(engine: Engine, last: int) -> Iterator[Content]:
     for seq in range(1, last + 1):
         try:
             with reading(engine) as connection:
-                row = connection.exec_driver_sql(query, (seq,)).one_or_none()
+                row = _one_row(connection, query, seq)
         except CorrigibleError:
-            engine.dispose()  # SQLCipher lets a connection that met a bad page read no more
             continue
         if row is not None:
-            yield Content(*row)
+            yield Content._make(row)
+
+
+def _one_row(connection: Connection, query: str, seq: int) -> Row[Any] | None:
+    """The row `seq`; SQLCipher lets a connection that met a bad page read no more, so that one goes."""
+    try:
+        return connection.exec_driver_sql(query, (seq,)).one_or_none()
+    except DBAPIError:
+        connection.invalidate()
+        raise
 
 
 def readable_artefacts(shelf: Artefacts) -> Iterator[bytes]:
@@ -105,7 +115,7 @@ def readable_artefacts(shelf: Artefacts) -> Iterator[bytes]:
             continue
 
 
-def _fill(connection: Connection, key: bytes, rows: Iterable[Content]) -> Mark:
+def _fill(connection: Connection, key: Secret, rows: Iterable[Content]) -> Mark:
     """Insert `rows`, re-chained under `key`, and index their text; returns the mark of the last."""
     head, seq = genesis(key), 0
     counts: Counter[str] = Counter()

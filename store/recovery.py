@@ -21,12 +21,13 @@ from store.keys import Keys, check_keys, read_key_record, wrap
 from store.paths import Home
 from store.protectors import Protector
 from store.rebuild import readable_artefacts, readable_rows, rebuild
+from store.secret import Secret
 from store.verify import chain_flaws
 
 FIXABLE = {"missing", "altered", "vanished", "reappeared", "foreign", "anchor_missing", "search_index", "rolled_back"}
 
 
-def accept(engine: Engine, anchor: Anchor, key: bytes, report: Report) -> None:
+def accept(engine: Engine, anchor: Anchor, key: Secret, report: Report) -> None:
     """Write an Acceptance of everything in `report` and move the anchor to it.
 
     Args:
@@ -79,7 +80,7 @@ def salvage(home: Home, keys: Keys, protector: Protector) -> Keys:
         folder, number = home.generation(record.generation), record.generation + 1
         anchor = Anchor(home.anchor(record.generation), keys.sub("ledger"))
         shelf = Artefacts(folder / ARTEFACTS, keys.sub("artefacts"))
-        engine = open_engine(folder / DATABASE, keys.sub("database"))
+        engine = open_engine(folder / DATABASE, keys.secret("database"))
         try:
             mark = anchor.read() or Mark(_last_readable(engine), "")
             rebuild(home, number, fresh, readable_rows(engine, mark.seq), readable_artefacts(shelf))

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from store.errors import IntegrityError
 from store.keys import derive
+from store.secret import Secret
 
 MAGIC = b"CORRSEAL"
 VERSION = 1
@@ -23,7 +24,7 @@ SALT = 16
 HEADER = len(MAGIC) + 2 + SALT
 
 
-def seal(data: Iterable[bytes], key: bytes, name: str) -> Iterator[bytes]:
+def seal(data: Iterable[bytes], key: Secret, name: str) -> Iterator[bytes]:
     """Encrypt the concatenation of `data` under `key`, bound to `name`; yields the header, then chunks."""
     header = MAGIC + VERSION.to_bytes(2, "big") + os.urandom(SALT)
     cipher = AESGCM(derive(key, "corrigible sealed", header[-SALT:]))
@@ -38,7 +39,7 @@ def seal(data: Iterable[bytes], key: bytes, name: str) -> Iterator[bytes]:
     yield cipher.encrypt(_nonce(number, True), held, bound)
 
 
-def unseal(file: IO[bytes], key: bytes, name: str) -> Iterator[bytes]:
+def unseal(file: IO[bytes], key: Secret, name: str) -> Iterator[bytes]:
     """Decrypt what `seal` wrote; each chunk is authenticated before it is yielded.
 
     The stream is whole only when the iterator ends without an error.

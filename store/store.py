@@ -43,6 +43,7 @@ from store.protectors import Protector
 from store.records import Interaction, Record, Slot
 from store.recovery import accept
 from store.schema import HEAD_REVISION
+from store.secret import wipe
 from store.verify import verify
 
 BEFORE = "before-"
@@ -73,11 +74,14 @@ class Store(StoreBase):
             record = read_key_record(home)
             check_keys(record, keys)
             self._folder = home.generation(record.generation)
-            self._key = keys.sub("ledger")
-            self._artefacts = Artefacts(self._folder / ARTEFACTS, keys.sub("artefacts"))
+            self._key = keys.secret("ledger")
+            undo.callback(wipe, self._key)
+            shelf = keys.secret("artefacts")
+            undo.callback(wipe, shelf)
+            self._artefacts = Artefacts(self._folder / ARTEFACTS, shelf)
             self._anchor = Anchor(home.anchor(record.generation), self._key)
             undo.callback(self._anchor.close)
-            self._engine = open_engine(self._folder / DATABASE, keys.sub("database"))
+            self._engine = open_engine(self._folder / DATABASE, keys.secret("database"))
             undo.callback(self._engine.dispose)
             found = revision(self._engine)
             check_known(found)
@@ -87,6 +91,7 @@ class Store(StoreBase):
             second = self._ring.read() if self._ring else None
             self._floor = inspect_at_open(self._engine, self._anchor, self._key, second).seq
             undo.pop_all()
+        self._secrets = (self._key, shelf)
         self._open = True
 
     @classmethod
@@ -103,7 +108,10 @@ class Store(StoreBase):
             keys = Keys.generate()
             build_empty(home, 1, keys)
             create_keys(home, protector, keys=keys, generation=1)
-        return cls.open(home, keys)
+        try:
+            return cls.open(home, keys)
+        finally:
+            keys.wipe()
 
     @classmethod
     def open(cls, home: Home, keys: Keys) -> Self:
@@ -255,6 +263,7 @@ class Store(StoreBase):
         self._engine.dispose()
         self._anchor.close()
         self._held.release()
+        wipe(*self._secrets)
 
     def _select(self, kind: type[R], where: str, values: Sequence[Any] = (), tail: str = "") -> list[R]:
         """Live records of `kind` that satisfy `where`."""
@@ -307,7 +316,7 @@ def _upgrade(home: Home, keys: Keys) -> None:
         anchor = Anchor(home.anchor(generation), keys.sub("ledger"))
         anchor.advance(lambda mark: replace(mark, seals="") if mark else None)
         anchor.close()
-        engine = open_engine(path, keys.sub("database"))
+        engine = open_engine(path, keys.secret("database"))
         try:
             migrate(engine, path.with_name(f"{BEFORE}{HEAD_REVISION}.db"))
         finally:

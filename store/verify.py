@@ -13,6 +13,7 @@ from store.codec import decode
 from store.engine import checkpoint, damaged_pages, reading
 from store.errors import CorrigibleError, Locked
 from store.guard import changed_at_rest, compare
+from store.secret import Secret
 
 _WORDS = {
     "missing": "are missing",
@@ -22,7 +23,7 @@ _WORDS = {
 }
 
 
-def verify(engine: Engine, database: Path, anchor: Anchor, key: bytes, artefacts: Artefacts) -> Report:
+def verify(engine: Engine, database: Path, anchor: Anchor, key: Secret, artefacts: Artefacts) -> Report:
     """Check everything; nothing is changed.
 
     Args:
@@ -61,7 +62,7 @@ def describe(flaw: Flaw) -> Problem:
     return Problem(flaw.code, f"{where} {_WORDS[flaw.code]}.", flaw.first, flaw.last)
 
 
-def chain_flaws(connection: Connection, key: bytes) -> list[Flaw]:
+def chain_flaws(connection: Connection, key: Secret) -> list[Flaw]:
     """All unaccepted flaws of the chain."""
     return list(flaws(_rows(connection), key, _entries(connection)))
 

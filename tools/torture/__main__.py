@@ -1,4 +1,4 @@
-"""The command: `python -m tools.torture kill|power|rekey|ioerror|flips|rollback|canaries|release|all [--cycles N]`."""
+"""The command: `python -m tools.torture NAME|all [--cycles N]`; NAME is one of LONG."""
 
 import argparse
 import importlib
@@ -8,9 +8,16 @@ import time
 from pathlib import Path
 
 LONG = {
-    "kill": 1000, "power": 2000, "rekey": 200, "ioerror": 50, "flips": 2000, "rollback": 200, "canaries": 1000,
+    "kill": 1000,
+    "power": 2000,
+    "rekey": 200,
+    "ioerror": 50,
+    "flips": 2000,
+    "rollback": 200,
+    "canaries": 1000,
+    "memory": 20,
     "release": 500,
-}  # fmt: skip
+}
 
 
 def main() -> int:

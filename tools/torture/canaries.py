@@ -3,6 +3,7 @@
 All canaries share a marker that nothing else contains, so one search per encoding finds any of them: UTF-8,
 UTF-16 in both orders, base64 in its three alignments, JSON escapes, and all of these inside gzip streams.
 A control that plants the marker in the open must be found in every encoding, or the search itself is blind.
+Deleted rows are looked for in the pages themselves, decrypted with the key.
 """
 
 import base64
@@ -13,11 +14,14 @@ import os
 import secrets
 import signal
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from cli.main import run as command
 from store.backup import create_backup
 from store.errors import CorrigibleError
 from store.exchange import export_plain, export_sealed, import_file
@@ -32,6 +36,7 @@ from tools.torture.pages import decrypted_pages
 
 _GZIP = b"\x1f\x8b\x08"
 _HEADER_BITS = 31  # zlib: expect a gzip header
+RESIDUE = 1.25  # rows deleted for the search in decrypted pages, for each canary
 
 
 class Search:
@@ -69,7 +74,8 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:  # noqa: ARG001 - 
             outcome.bad += [f"{state}: {hit}" for hit in hits]
         outcome.facts["hits"] = len(outcome.bad)
         outcome.bad += _control(folder, marker, search)
-        outcome.facts["deleted rows"], outcome.facts["left in pages"] = cycles, _residue(folder, cycles)
+        deleted = int(cycles * RESIDUE)
+        outcome.facts["deleted rows"], outcome.facts["left in pages"] = deleted, _residue(folder, deleted)
         outcome.bad += ["deleted rows in pages"] if outcome.facts["left in pages"] else []
     finally:
         tempfile.tempdir = before
@@ -91,9 +97,9 @@ def _states(folder: Path, temporary: Path, marker: str, number: int, search: Sea
         yield "argv and environ", [name for data in _process() for name in search.hits(data)]
         yield "export", _export(store, folder, search, marker)
         yield "backup", search.under(create_backup(store, keys, folder / "backups").folder, home.root)
-        yield "logs", _errors(store, marker, search)
-        bundle = json.dumps([asdict(store.health()), asdict(store.verify())], default=str)
-        yield "support bundle", search.hits(bundle.encode())
+        errors = _errors(store, marker, search)
+    yield "logs", errors + _commands(home, folder, marker, search)
+    yield "support bundle", _bundle(home, folder, search)
     yield "closed", search.under(home.root)
     yield "mid-write", _while_writing(home, marker, search, signal.SIGSTOP)
     yield "after crash", _while_writing(home, marker, search, signal.SIGKILL)
@@ -140,6 +146,44 @@ def _errors(store: Store, marker: str, search: Search) -> list[str]:
             log.append("no error where one was planted")
     hits = search.hits("\n".join(log).encode())
     return hits + [line for line in log if line.startswith("no error")]
+
+
+def _commands(home: Home, folder: Path, marker: str, search: Search) -> list[str]:
+    """What commands that fail with the marker in hand write: their JSON, and the error log of their home."""
+    poisoned = folder / "poisoned"
+    poisoned.mkdir()
+    lines = [f'{{"kind":"Interaction","record":{{"{marker}":1}}}}', marker, f'{{"a":"{marker}"}}', f'["{marker}"]']
+    (poisoned / "lines.jsonl").write_text("\n".join(lines))
+    (poisoned / "list.json").write_text(json.dumps([{"data": marker, "snapshot": {"chat": marker}}, marker]))
+    (poisoned / "text").write_text(marker)
+    (poisoned / "logs.db").write_bytes(b"SQLite format 3\0" + marker.encode())
+    files = [["log", "import", str(path)] for path in sorted(poisoned.iterdir())]
+    texts = [
+        ["correct", "00000000", marker],
+        ["correct", "--last", marker * 8000],
+        ["correct", "--last", f"{marker}\ud800"],
+    ]
+    words = [["log", "search", f"{marker}\ud800"], ["log", "show", marker], ["log", "rm", marker, "--yes"]]
+    moves = [["backup", "verify", str(poisoned)], ["backup", "restore", str(poisoned)], ["adapter", "show", marker]]
+    said = b"".join(_said([*command, "--json"], home) for command in [*files, *texts, *words, *moves])
+    log = home.state / "logs" / "errors.log"
+    return search.hits(said) + search.hits(log.read_bytes() if log.is_file() else b"")
+
+
+def _said(words: list[str], home: Home) -> bytes:
+    """What one command line writes to stdout and stderr."""
+    with CliRunner().isolation() as (out, err, _):
+        command(["--home", str(home.root), *words])
+        return out.getvalue() + err.getvalue()
+
+
+def _bundle(home: Home, folder: Path, search: Search) -> list[str]:
+    """The support archive, packed and unpacked, after an error whose message quoted the owner."""
+    target = folder / "bundle.zip"
+    _said(["doctor", "--bundle", str(target), "--yes"], home)
+    with zipfile.ZipFile(target) as archive:
+        unpacked = b"\n".join(archive.read(name) for name in archive.namelist())
+    return search.hits(target.read_bytes()) + search.hits(unpacked)
 
 
 def _attempts(store: Store, marker: str) -> list[Callable[[], object]]:

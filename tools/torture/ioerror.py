@@ -20,6 +20,7 @@ from store.store import Store
 from tools.torture.common import Outcome, acknowledged, in_child, interaction, lost, new_home, snapshot
 
 LIBRARY = "TORTURE_FAULTS"
+AFTER = 3  # adds tried after the first that failed: the writer goes on, or goes on refusing
 KINDS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
 
 
@@ -52,7 +53,8 @@ def _one(home: Home, nth: int, error: tuple[str, int], sticky: bool, commits: in
     where = f"{error[0]} at write {nth}{' and on' if sticky else ''}"
     if "end" not in lines:
         outcome.bad.append(f"{where}: {lines[-1] if lines else 'nothing'}")
-    if len(acks) + len([line for line in errors if line.endswith("add")]) != commits and "opened" in lines:
+    tried = sum(line.startswith("add ") for line in lines)
+    if len(acks) + len([line for line in errors if line.endswith("add")]) != tried:
         outcome.bad.append(f"{where}: an add neither acknowledged nor refused")
     try:
         with Store.open(home, unlock(home)) as store:
@@ -75,7 +77,7 @@ def _attempt(home: Home, nth: int, error: int, sticky: bool, commits: int) -> tu
 
 
 def _write(home: Home, nth: int, error: int, sticky: bool, commits: int, out: int) -> None:
-    """Open, add one by one and go on after errors, close; every outcome is said on the pipe."""
+    """Open, add one by one and go on a little after an error, close; every outcome is said on the pipe."""
     faults = ctypes.CDLL(os.environ[LIBRARY])
     faults.torture_arm(ctypes.c_long(nth), error, sticky)
 
@@ -84,12 +86,17 @@ def _write(home: Home, nth: int, error: int, sticky: bool, commits: int, out: in
 
     try:
         with Store.open(home, unlock(home)) as store:
-            say("opened")
+            left = commits
             for number in range(1000, 1000 + commits):
+                say(f"add {number}")
                 try:
                     say(store.add(interaction(number)))
                 except CorrigibleError as problem:
                     say(f"error {problem.code} add")
+                    left = min(left, AFTER + 1)
+                left -= 1
+                if not left:
+                    break
     except CorrigibleError as problem:
         say(f"error {problem.code} store")
     say(f"writes {faults.torture_count()}")
