@@ -6,6 +6,7 @@ without statement parameters, so no text can travel in them.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from store.secret import Secret, wipe, wipe_text
 
 BUSY_SECONDS = 30
 CHECKPOINT_SECONDS = 2
+LEAST_FREE = 64 * 1024  # bytes; the shared-memory file alone takes 32 KiB
 CACHE_KIB = 32 * 1024  # at most, per connection; a page that spills is encrypted twice
 OLDEST_SQLITE = (3, 51, 3)  # older ones can corrupt a WAL database with two connections (the WAL-reset bug)
 
@@ -65,14 +67,15 @@ def open_engine(path: Path, key: Secret, *, create: bool = False) -> Engine:
         )
 
     own = _owned(key)
-    return _engine(lambda: _connect(path, own), own)
+    return _engine(lambda: _connect(path, own), own, path.parent)
 
 
-def _engine(connect: Callable[[], Any], key: bytearray) -> Engine:
+def _engine(connect: Callable[[], Any], key: bytearray, folder: Path) -> Engine:
     """An engine on what `connect` opens, which takes `key` along when it goes."""
     engine = create_engine(
         "sqlite://", module=driver, creator=connect, poolclass=QueuePool, pool_size=2, hide_parameters=True
     )
+    engine.update_execution_options(folder=folder)
     event.listen(engine, "engine_disposed", lambda _: wipe(key))
     return engine
 
@@ -133,7 +136,7 @@ def open_still(path: Path, key: Secret) -> Engine:
         _unlock(connection, own)
         return connection
 
-    return _engine(connect, own)
+    return _engine(connect, own, path.parent)
 
 
 @contextmanager
@@ -143,7 +146,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises:
         IntegrityError, Locked, CorrigibleError: as `translate` says.
     """
-    with guarded(), engine.connect() as connection:
+    with guarded(engine), engine.connect() as connection:
         yield connection
 
 
@@ -154,25 +157,28 @@ def writing(engine: Engine) -> Iterator[Connection]:
     Raises:
         IntegrityError, Locked, CorrigibleError: as `translate` says; then nothing was written.
     """
-    with guarded(), engine.connect() as connection:
+    with guarded(engine), engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
         connection.commit()
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def guarded(engine: Engine) -> Iterator[None]:
     """Let driver errors leave the block only as the program's own, with no parameters and no cause."""
     try:
         yield
     except (DBAPIError, driver.Error) as error:
-        raise translate(error) from None
+        raise translate(error, engine.get_execution_options().get("folder")) from None
     except OSError as error:
         raise unwritable(error) from None
 
 
-def translate(error: Exception) -> CorrigibleError:
-    """The program's own error for one of the driver's."""
+def translate(error: Exception, folder: Path | None = None) -> CorrigibleError:
+    """The program's own error for one of the driver's; `folder` is where the database lies.
+
+    SQLite calls a full disk an I/O error when a file it only maps cannot grow, so the disk itself is asked.
+    """
     original = error.orig if isinstance(error, DBAPIError) else error
     name = getattr(original, "sqlite_errorname", "") or ""
     words = str(original).lower()
@@ -183,7 +189,7 @@ def translate(error: Exception) -> CorrigibleError:
     if "readonly" in words or "read-only" in words or "unable to open" in words:
         return unwritable(OSError(30, ""))
     if "disk i/o" in words:
-        return unwritable(OSError(5, ""))
+        return unwritable(OSError(28 if folder and _full(folder) else 5, ""))
     if any(sign in words for sign in ("not a database", "malformed", "corrupt", "no such table", "hmac")):
         return IntegrityError(
             "The database is damaged or is not this store's.",
@@ -195,6 +201,14 @@ def translate(error: Exception) -> CorrigibleError:
         hint="Run `corrigible doctor`.",
         code="database",
     )
+
+
+def _full(folder: Path) -> bool:
+    """Whether there is no room for a page of anything."""
+    try:
+        return shutil.disk_usage(folder).free < LEAST_FREE
+    except OSError:
+        return False
 
 
 def checkpoint(engine: Engine) -> bool:

@@ -52,10 +52,11 @@ class FileLock:
                 hint=f"Wait for process {who} or stop it." if who else "Wait for it or stop it.",
                 code="busy",
             )
-        if not self._shared:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
         self._handle = handle
+        if not self._shared:
+            with contextlib.suppress(OSError):  # on a full disk the number is missing; the lock holds
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, str(os.getpid()).encode(), 0)
         return self
 
     def _taken(self, handle: int) -> bool:
@@ -87,7 +88,8 @@ class FileLock:
         if self._handle is None:
             return
         if not self._shared:
-            os.ftruncate(self._handle, 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, 0)
         os.close(self._handle)
         self._handle = None
 

@@ -1,5 +1,6 @@
 """Bad input, from the owner's side: a code and a hint each time, nothing lost, nothing half done."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from store.records import Interaction, Message
 from tests.cli.helpers import Call
 
 ROOT = Path(__file__).parents[2]
-FAULTS = ROOT / "tools" / "torture" / "faults.c"
 SAID = Interaction(messages=(Message("user", "kept"),), answer="a", model="sha256:" + "0" * 64, time=1.0)
 
 
@@ -186,21 +186,34 @@ def test_a_folder_that_cannot_be_written(kept: Call, home: Path, tmp_path: Path)
     assert kept("log", "show", SAID.id, "--json").data["corrected"] is None
 
 
-@pytest.mark.skipif(shutil.which("cc") is None or sys.platform != "linux", reason="needs a C compiler on Linux")
-def test_a_full_disk(kept: Call, home: Path, tmp_path: Path) -> None:
-    """Every write fails from the first one on: exit 1 and disk_full, and the store is whole afterwards."""
-    library = tmp_path / "faults.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, FAULTS, "-ldl"], check=True)
-    code = (
-        "import ctypes, os, sys; from cli.main import run; import store.store\n"
-        "ctypes.CDLL(os.environ['LD_PRELOAD']).torture_arm(ctypes.c_long(1), 28, 1); sys.exit(run(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", code, "--home", str(home), "correct", "--last", "better", "--json"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"LD_PRELOAD": str(library)}, capture_output=True, text=True, check=False
-    )
-    error = json.loads(done.stdout)["error"]
-    assert (done.returncode, error["code"]) == (1, "disk_full")
-    assert error["hint"]
-    assert kept("log", "show", SAID.id, "--json").data["corrected"] is None
-    assert kept("doctor", "--json").data["fail"] == 0
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few megabytes, where this user may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk(call: Call, small_disk: Path) -> None:
+    """Exit 1, disk_full and a hint, whether the store is opened or made; with room again it is whole."""
+    place, other = ("--home", str(small_disk / "home")), ("--home", str(small_disk / "other"))
+    assert call(*place, "init", "--key", "file", "--insecure-key-file").code == 0
+    with Session(place=small_disk / "home").store() as store:
+        store.add(SAID)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    making = (*other, "init", "--key", "file", "--insecure-key-file")
+    for words in ((*place, "correct", "--last", "better"), making):
+        result = call(*words, "--json")
+        assert (result.code, result.error["code"]) == (1, "disk_full"), words
+        assert result.error["hint"]
+    filler.unlink()
+    assert call(*place, "log", "show", SAID.id, "--json").data["corrected"] is None
+    assert call(*place, "doctor", "--json").data["fail"] == 0
+    assert call(*making).code == 0

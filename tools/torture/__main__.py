@@ -10,6 +10,7 @@ from pathlib import Path
 LONG = {
     "kill": 1000,
     "power": 2000,
+    "control": 200,
     "rekey": 200,
     "ioerror": 50,
     "flips": 2000,
