@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("cli.up", "Start the model for other programs and for the page."),
     "down": ("cli.up", "Stop it."),
     "open": ("cli.up", "Open the page in the browser."),
-    "gateway": ("cli.gateway", "Tokens for the programs that talk to it."),
+    "gateway": ("cli.gateway", "Tokens for the programs that talk to the model."),
     "service": ("cli.service", "Have it started when you log in."),
     "learn": ("cli.learn", "Learn from the corrections, once or in the background."),
     "adapter": ("cli.adapter", "List, show, choose and roll back adapters."),

@@ -74,7 +74,7 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:  # noqa: ARG001 - 
             outcome.bad += [f"{state}: {hit}" for hit in hits]
         outcome.facts["hits"] = len(outcome.bad)
         outcome.bad += _control(folder, marker, search)
-        deleted = int(cycles * RESIDUE)
+        deleted = int(cycles * RESIDUE) // 2 * 2  # requests and their corrections
         outcome.facts["deleted rows"], outcome.facts["left in pages"] = deleted, _residue(folder, deleted)
         outcome.bad += ["deleted rows in pages"] if outcome.facts["left in pages"] else []
     finally:
