@@ -170,7 +170,9 @@ class Corrections:
             completion = completions.get(one.id)
             name = completion.name if completion else one.id
             if not waiting:
-                yield self._answered(one, name, corrections.get(one.id), ratings.get(one.id))
+                found = self._answered(one, name, corrections.get(one.id), ratings.get(one.id))
+                found |= {"source": completion.source, "fallback": completion.fallback} if completion else {}
+                yield found
             waiting = waiting and name != before
 
     def _answered(

@@ -49,6 +49,10 @@ class Journal:
             self._state, self._looked = self._look(), now
         return self._state
 
+    def look_again(self) -> None:
+        """Note that the owner has just said something about recording."""
+        self._looked = float("-inf")
+
     def _look(self) -> Logging:
         """Whether answers are being recorded now."""
         if self._trouble:

@@ -140,6 +140,7 @@ def consent(request: Request, body: Word, _: Admin) -> dict[str, Any]:
     """Give or withdraw the owner's word on one purpose."""
     gateway = _gateway(request)
     gateway.above.consent(body.purpose, body.granted)
+    gateway.journal.look_again()
     return {"consents": consents(gateway.store)}
 
 

@@ -30,6 +30,7 @@ function finished(turn, on, words) {
 		fixed ? diffView(turn.answer, turn.corrected) : turn.answer ? words : p("soft", t("no_answer")),
 		div("row", kept && button("edit", (event) => edit(turn, on, event.target.closest(".exchange")), { words: t(fixed ? "correct_again" : "correct"), sign: "edit", kind: "quiet" }),
 			button("again", () => on.again(turn), { sign: "again", bare: true }),
+			state.status?.upstream?.when.includes("request") && button("ask_server", () => void elsewhere(turn, on), { sign: "send", bare: true }),
 			kept && !fixed && [thumb("up", "good"), thumb("down", "bad")],
 			button("copy", () => void copy(turn), { sign: "copy", bare: true }),
 			kept && button("delete", () => void erase(turn, on), { sign: "trash", bare: true })),
@@ -39,9 +40,8 @@ function finished(turn, on, words) {
 
 // One quiet line: whether the correction has been learned, who answered, and when.
 function meta(turn, fixed) {
-	const server = turn.source?.startsWith("upstream:") && turn.source.slice(9);
-	const who = server ? t("answered_server", { name: server }) : t(turn.stack?.length ? "answered_learned" : "answered_base");
-	return [fixed && states(turn), turn.note?.startsWith("fallback") && chip("warn", t("fallback")),
+	const who = t((turn.source || "device") !== "device" ? "answered_server" : turn.stack?.length ? "answered_learned" : "answered_base");
+	return [fixed && states(turn), turn.fallback && chip("warn", t("fallback")),
 		turn.logged === false && chip("warn", t("not_logged")),
 		h("span", { title: (turn.stack ?? []).map((one) => one.slice(0, 19)).join("\n") || false }, who), time(turn.created)];
 }
@@ -76,7 +76,6 @@ async function rate(turn, rating, on) {
 	turn.rating = rating;
 	const done = await guarded(() => post("/v1/ratings", { completion_id: turn.completion_id, rating }));
 	if (!done) turn.rating = before;
-	else if (rating === "down") notice(t("bad_noted"));
 	on.changed();
 }
 
@@ -87,6 +86,14 @@ export const signal = (turn, kind) => turn.completion_id && post("/v1/signals", 
 async function erase(turn, on) {
 	if (!(await ask(t("forget_title"), t("forget_text"), "delete"))) return;
 	if (await guarded(() => remove(`/api/interactions/${turn.completion_id}`))) on.gone(turn);
+}
+
+// Ask the server the owner configured, after showing exactly what would go there.
+async function elsewhere(turn, on) {
+	await guarded(async () => {
+		const { body, size } = await post("/api/upstream/preview", { model: state.status.model.name, messages: [{ role: "user", content: turn.request }] });
+		if (await ask(t("ask_server_title", { to: state.status.upstream.destination, n: size }), body, "send")) on.again(turn, "@upstream");
+	});
 }
 
 async function copy(turn) {

@@ -9,7 +9,7 @@ import { listenForKeys, showKeys } from "./keys.js";
 import { panel as learning } from "./learning.js";
 import { failure, guarded, notice, undoLast } from "./parts.js";
 import { panel as privacy } from "./privacy.js";
-import { has, keep, language, said, sentences, setLanguage, t } from "./words.js";
+import { keep, language, said, sentences, setLanguage, t } from "./words.js";
 
 const PANELS = [chat, corrections, learning, privacy, health];
 const CONCERNS = { // which panels an event concerns
@@ -76,10 +76,10 @@ function drawState() {
 	const [kind, text] = !connected ? ["bad", "state_gone"] : !status ? ["", "loading"] : running ? ["busy", running.steps ? "state_learning" : "learning_now"] : ["good", n ? "state_waiting" : "state_ready"];
 	const line = t(text, { n: running?.steps ? Math.round((100 * running.step) / running.steps) : n });
 	show($("state"), [kind, line], () => [span(`dot ${kind}`), span("", line)]);
-	const off = status?.logging?.on === false && (status.logging.reason ?? "consent");
+	const off = status?.logging.on === false && status.logging.reason;
 	show($("banner"), [language(), connected, off], () => {
 		if (!connected) return [p("strong", t("gone")), p("", t("gone_do")), h("code", {}, "corrigible up")];
-		return off && [p("strong", t("logging_off")), p("", has(`logging_off.${off}`) ? t(`logging_off.${off}`) : said(off))];
+		return off && [p("strong", t("logging_off")), p("", off.startsWith("Consent") ? t("logging_off.text") : said(off))];
 	});
 }
 
@@ -117,9 +117,10 @@ function reached(connected) {
 // Say how a learning run ended, wherever the owner is.
 function tellOutcome() {
 	const last = state.status?.learning?.last;
-	if (!state.status || last?.time === ended) return;
+	const now = last?.time ?? 0;
+	if (!state.status || now === ended) return;
 	const first = ended === undefined;
-	ended = last?.time ?? 0;
+	ended = now;
 	if (first || !last) return;
 	const good = last.decision === "adopt";
 	notice(sentences(t(`outcome.${last.decision}`), !good && said(last.reason)), { kind: good ? "good" : "", link: ["see", () => { location.hash = "#learning"; }] });

@@ -50,7 +50,7 @@ async function refresh() {
 	draw();
 }
 
-const on = { again: (turn) => void put(turn.request, turn), changed: draw, focus: (turn) => nodeOf(turn)?.focus(), learn: learnNow,
+const on = { again: (turn, where) => void put(turn.request, turn, where), changed: draw, focus: (turn) => nodeOf(turn)?.focus(), learn: learnNow,
 	gone: (turn) => { turns = turns.filter((one) => one !== turn); draw(); field.focus(); } };
 
 export async function learnNow() {
@@ -87,8 +87,8 @@ function ask() {
 }
 
 // The turns that go along, corrected where they were, and the request.
-function messages(request, before) {
-	const most = state.status?.chat?.turns ?? 0;
+function messages(request, before, where) {
+	const most = where ? 0 : state.status?.chat?.turns ?? 0;
 	const past = turns.filter((turn) => turn !== before && turn.answer && turn.created >= opened);
 	const told = past.slice(past.length - most).flatMap((turn) => [
 		{ role: "user", content: turn.request }, { role: "assistant", content: corrected(turn) ? turn.corrected : turn.answer }]);
@@ -96,9 +96,9 @@ function messages(request, before) {
 }
 
 // Put a request to the model and show the answer as it comes; `before` is the turn asked again, if any.
-async function put(request, before) {
+async function put(request, before, where = "") {
 	if (coming()) return;
-	const body = { model: state.status?.model?.name, max_tokens: state.status?.chat?.max_tokens, messages: messages(request, before), stream_options: { include_usage: true } };
+	const body = { model: state.status?.model?.name + where, max_tokens: state.status?.chat?.max_tokens, messages: messages(request, before, where), stream_options: { include_usage: true } };
 	if (before?.error) turns = turns.filter((turn) => turn !== before);
 	else if (before) signal(before, "regenerate");
 	const abort = new AbortController();
@@ -106,6 +106,7 @@ async function put(request, before) {
 	const turn = { key: `new-${serial}`, request, answer: "", streaming: true, abort: () => abort.abort() };
 	turns.push(turn);
 	draw();
+	if (before) on.focus(turn);
 	toEnd();
 	try {
 		for await (const chunk of stream("/v1/chat/completions", body, abort.signal)) take(turn, chunk);
@@ -121,8 +122,8 @@ async function put(request, before) {
 
 function take(turn, chunk) {
 	turn.completion_id ??= chunk.id;
-	const { source, stack, note, logged, completion_id: name = turn.completion_id } = chunk.corrigible ?? {};
-	if (chunk.corrigible) Object.assign(turn, { source, stack, note, logged, completion_id: name });
+	const { adapters: stack, source, fallback, logged } = chunk.corrigible ?? {};
+	if (chunk.corrigible) Object.assign(turn, { stack, source, fallback, logged });
 	const piece = chunk.choices?.[0]?.delta?.content;
 	if (!piece) return;
 	turn.answer += piece;
@@ -152,7 +153,7 @@ function keys(key) {
 	const press = (act) => () => control(node, act)?.click();
 	const move = (by) => () => { if (!step(log, by, log.lastChild) && by > 0) field.focus(); };
 	return {
-		n: () => field.focus(), "/": () => field.focus(), j: move(1), k: move(-1), e: press("edit"), r: press("again"),
+		"/": () => field.focus(), j: move(1), k: move(-1), e: press("edit"), r: press("again"),
 		g: press("up"), b: press("down"), c: press("copy"), Delete: press("delete"), Escape: () => (coming() ? coming().abort() : field.focus()),
 	}[key];
 }

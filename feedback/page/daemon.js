@@ -5,13 +5,12 @@ const UNSAFE = ["POST", "PUT", "PATCH", "DELETE"];
 
 // What went wrong, by stable code; `status` 0 means the daemon did not answer.
 export class Refused extends Error {
-	constructor(status, body, after) {
+	constructor(status, body) {
 		const error = body?.error ?? {};
 		super(error.message ?? "");
 		this.status = status;
 		this.code = String(error.code ?? error.type ?? (status ? `http_${status}` : "unreachable"));
 		this.hint = error.hint ?? "";
-		this.after = after;
 	}
 }
 
@@ -38,8 +37,7 @@ async function request(method, path, body, signal) {
 		throw new Refused(0, null);
 	}
 	if (answer.ok) return answer;
-	const after = Number(answer.headers.get("Retry-After")) || 0;
-	throw new Refused(answer.status, await answer.json().catch(() => null), after);
+	throw new Refused(answer.status, await answer.json().catch(() => null));
 }
 
 let lost = () => {};

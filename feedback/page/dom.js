@@ -87,5 +87,4 @@ export function step(list, by, first) {
 	return node;
 }
 
-// Whether keys typed at `target` belong to a text field.
 export const typing = (target) => target.matches?.("textarea, select, input:not([type=checkbox])");

@@ -125,4 +125,5 @@ export function openEditor(node, place, one, save, left) {
 	view();
 	field.focus();
 	field.setSelectionRange(old.length, old.length);
+	form.scrollIntoView({ block: "nearest" });
 }

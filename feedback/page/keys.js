@@ -7,7 +7,7 @@ import { keep, kept, t } from "./words.js";
 const LISTS = { // list: keys: words
 	"keys.everywhere": { "1 – 5": "keys.panels", "/": "keys.search", u: "undo", "?": "shortcuts" },
 	"panel.chat": {
-		Enter: "send", "Shift Enter": "keys.newline", "↑": "keys.up", Esc: "keys.escape", n: "keys.compose", "j  k": "keys.move",
+		Enter: "send", "Shift Enter": "keys.newline", "↑": "keys.up", Esc: "keys.escape", "j  k": "keys.move",
 		e: "correct", r: "again", "g  b": "keys.rate", c: "copy", Delete: "delete",
 	},
 	"keys.editor": { Enter: "save", "Shift Enter": "keys.newline", Esc: "keys.leave" },

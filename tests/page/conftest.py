@@ -118,7 +118,8 @@ class Window:
         self.page.on("dialog", lambda dialog: self.errors.append(f"dialog {dialog.message}"))
         self.page.set_default_timeout(90_000)
         self.page.goto(served.link())
-        self.page.wait_for_selector("#tabs [aria-current]")
+        self.until("document.querySelector('#tabs [aria-current], #banner > *') !== null")
+        assert self.page.locator("#banner").inner_text() == ""
 
     def keys(self, *names: str) -> None:
         """Press keys one after the other."""
@@ -128,6 +129,13 @@ class Window:
     def sees(self, words: str, timeout: float = 90) -> None:
         """Wait until `words` can be seen."""
         self.page.get_by_text(words).filter(visible=True).first.wait_for(timeout=1000 * timeout)
+
+    def until(self, holds: str, timeout: float = 90) -> None:
+        """Wait until an expression is true; the page's policy forbids Playwright's own way, which evaluates text."""
+        end = time.monotonic() + timeout
+        while not self.page.evaluate(holds):
+            assert time.monotonic() < end, holds
+            self.page.wait_for_timeout(50)
 
     def focused(self) -> str:
         """Name of the control that has the focus."""
