@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,6 +12,7 @@ from cli.output import Report, facts, short, table, when
 from cli.privacy_audit import audit
 from cli.session import Session, confirm
 from cli.status import PURPOSES, consents, spent
+from store.base import StoreBase
 from store.errors import BudgetExhausted, IntegrityError, UsageError
 from store.records import Consent, Egress, Purpose, Spend, digest
 
@@ -182,6 +184,22 @@ def preview(session: Session, out: Path | None) -> Report:
 
     It is made as in a round, with fresh noise: the next one will have the same size and other numbers.
     """
+    with session.store() as store:
+        message, data = next_update(session, store)
+    if out is not None:
+        out.write_bytes(message)
+    rows = {
+        "to": short(data["fleet"]),
+        "size": f"{data['bytes']} bytes, the same for every device and whatever you corrected",
+        "content": f"{data['numbers']} noised numbers behind a header of public figures; no text",
+        "costs": f"epsilon {data['epsilon']:.3f} per {data['unit']} at delta {data['delta']:g}",
+        "begins with": data["begins_with"],
+    }
+    return Report(data, lambda: facts(rows))
+
+
+def next_update(session: Session, store: StoreBase) -> tuple[bytes, dict[str, Any]]:
+    """Make the message of the next round and the account of it; nothing is sent or spent."""
     from cli.fleet import membership
     from federation.preview import preview as make
     from federation.standard import standard_plan
@@ -189,17 +207,13 @@ def preview(session: Session, out: Path | None) -> Report:
     from learner.base import load_base
 
     place = membership(session)
-    with session.store() as store:
-        base = load_base(session.model())
-        plan = standard_plan(
-            session.model(), base.geometry, rounds=3, devices=3, epsilon=place.limits.epsilon_cap
-        )  # assumed before the first release
-        update, epsilon = make(store, place, base, private_trainer(base), plan.spec)
+    base = load_base(session.model())
+    plan = standard_plan(
+        session.model(), base.geometry, rounds=3, devices=3, epsilon=place.limits.epsilon_cap
+    )  # assumed before the first release
+    update, epsilon = make(store, place, base, private_trainer(base), plan.spec)
     message = update.encode()
-    if out is not None:
-        out.write_bytes(message)
-    head = message[:48].hex(" ")
-    data = {
+    return message, {
         "bytes": len(message),
         "numbers": update.expected.count,
         "digest": digest(message),
@@ -208,16 +222,8 @@ def preview(session: Session, out: Path | None) -> Report:
         "epsilon": epsilon,
         "delta": place.limits.delta,
         "unit": update.expected.spec.unit,
-        "begins_with": head,
+        "begins_with": message[:48].hex(" "),
     }
-    rows = {
-        "to": short(place.fleet),
-        "size": f"{len(message)} bytes, the same for every device and whatever you corrected",
-        "content": f"{update.expected.count} noised numbers behind a header of public figures; no text",
-        "costs": f"epsilon {epsilon:.3f} per {update.expected.spec.unit} at delta {place.limits.delta:g}",
-        "begins with": head,
-    }
-    return Report(data, lambda: facts(rows))
 
 
 def destination(session: Session, purpose: Purpose) -> str:

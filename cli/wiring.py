@@ -132,7 +132,9 @@ class Wiring:
         if not consents(self._store)["share"]:
             hint = "No update is made and nothing leaves this device."
             raise NotEligible("Sharing is off.", hint=hint, code="not_joined")
-        return {"joined": True, "text": "`corrigible privacy preview` makes the exact message of the next round."}
+        from cli.previewing import preview_in_child
+
+        return preview_in_child(self._session, self._keys)
 
     def consent(self, purpose: Purpose, granted: bool) -> None:
         """Record the owner's word."""

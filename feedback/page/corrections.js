@@ -78,8 +78,7 @@ function draw() {
 		if (fault) return failure(fault, load);
 		if (!loaded) return loading();
 		if (items.length) return more && button("more", () => void load(true));
-		if (!searching) return empty("corrections", "no_corrections");
-		return empty("corrections", "none_found", button("show_all", () => { search.value = ""; wanted = "all"; void load(); }));
+		return empty("corrections", searching ? "none_found" : "no_corrections");
 	});
 }
 

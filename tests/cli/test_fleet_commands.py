@@ -7,6 +7,8 @@ from typing import NoReturn
 
 import pytest
 
+from cli.previewing import preview_in_child
+from cli.session import Session
 from federation import deploy
 from federation.plan import ServerFolder
 from federation.server import Operator
@@ -121,8 +123,8 @@ def test_a_server_is_made_once(joined: Call, server: ServerFolder) -> None:
     assert joined("fleet", "create", str(server.root)).code == 2
 
 
-def test_the_preview_is_the_size_of_every_message(joined: Call, tmp_path: Path) -> None:
-    """The exact bytes can be looked at; nothing is spent."""
+def test_the_preview_is_the_size_of_every_message(joined: Call, home: Path, tmp_path: Path) -> None:
+    """The exact bytes can be looked at; nothing is spent. The page gets the same account from a process apart."""
     out = tmp_path / "message.bin"
     result = joined("privacy", "preview", "--out", str(out), "--json")
     assert result.keys("privacy", "preview")
@@ -130,6 +132,10 @@ def test_the_preview_is_the_size_of_every_message(joined: Call, tmp_path: Path) 
     assert out.stat().st_size == data["bytes"]
     assert digest(out.read_bytes()) == data["digest"]
     assert (data["unit"], data["delta"]) == ("correction", 1e-6)
+    session = Session(place=home)
+    with session.unlocked() as (_, keys):
+        account = preview_in_child(session, keys)
+    assert {**account, "digest": "", "begins_with": ""} == {**data, "digest": "", "begins_with": ""}
     assert joined("privacy", "status", "--json").data["budget"]["runs"] == 0
 
 
