@@ -16,6 +16,7 @@ from cli.conversation import Conversation
 from cli.output import PARTLY, Report, clean, emit, fail, failure_of
 from cli.prompt import lines
 from cli.session import Session, refresh_stack
+from feedback import presence
 from store.base import StoreBase
 from store.errors import CorrigibleError, UsageError
 
@@ -104,6 +105,7 @@ class Talk:
 
     def ask(self, request: str) -> None:
         """Put `request` to the model and show the answer as it comes."""
+        presence.mark(self.session.home)
         refresh_stack(self.store, self.engine)
         interaction = self.recorder.answer(
             self.conversation.ask(request),

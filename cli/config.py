@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
+from learner.conditions import Manners, problems
 from store.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,14 +37,6 @@ class ChatConfig:
 
     max_tokens: int = 256
     turns: int | None = None  # earlier turns sent along; None: 0 for the embedded model, else 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LearnConfig:
-    """When the background loop learns."""
-
-    every: int = 10  # new corrections that start a run
-    poll: float = 5.0  # seconds between two looks at the store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +85,7 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     chat: ChatConfig = field(default_factory=ChatConfig)
-    learn: LearnConfig = field(default_factory=LearnConfig)
+    learner: Manners = field(default_factory=Manners)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
@@ -114,7 +107,10 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     sections = get_type_hints(Config)
     for name in merged:
         _known(name, sections, "section")
-    return Config(**{name: _fill(name, sections[name], values) for name, values in merged.items()})
+    config = Config(**{name: _fill(name, sections[name], values) for name, values in merged.items()})
+    for problem in problems(config.learner):
+        raise UsageError(f"In the section [learner] {problem}.", code="config")
+    return config
 
 
 def save_model(path: Path, model: Path) -> None:
@@ -164,6 +160,8 @@ def _convert(name: str, kind: Any, value: Any) -> Any:  # noqa: ANN401 - a field
     if get_origin(kind) is tuple:
         return _words(name, value)
     base = next((one for one in getattr(kind, "__args__", (kind,)) if one is not type(None)), kind)
+    if base is bool:
+        return _truth(name, value)
     try:
         if base is str and not isinstance(value, str):
             raise ValueError(name)
@@ -184,3 +182,11 @@ def _words(name: str, value: Any) -> tuple[str, ...]:  # noqa: ANN401 - a raw va
     if not isinstance(words, list) or not all(isinstance(one, str) for one in words):
         raise UsageError(f"The setting {name} must be a list of strings.", code="config")
     return tuple(one for one in words if one)
+
+
+def _truth(name: str, value: Any) -> bool:  # noqa: ANN401 - a raw value
+    """Convert true, false and their words."""
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if str(value).lower() not in known:
+        raise UsageError(f"The setting {name} must be true or false.", code="config")
+    return known[str(value).lower()]

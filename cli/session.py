@@ -4,6 +4,7 @@ Rooms are imported when asked for: a command that only looks at the store loads 
 """
 
 import getpass
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,10 +122,14 @@ def served(store: StoreBase) -> list[str]:
 
 
 def refresh_stack(store: StoreBase, engine: "Engine") -> bool:
-    """Make `engine` serve what the store says for its model; return whether that was a change."""
+    """Make `engine` serve what the store says for its model; return whether that was a change.
+
+    While an adapter is on trial, it is drawn for its share of the calls.
+    """
+    from learner.live import stack_for
     from learner.material import served as serving
 
-    wanted = serving(store, engine).stack
+    wanted = stack_for(store, serving(store, engine), random.random()).stack
     if tuple(digest for digest, _ in wanted) == engine.stack:
         return False
     engine.set_stack(wanted)

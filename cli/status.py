@@ -1,5 +1,7 @@
 """`corrigible status`: what is stored, served and waiting. Loads no model and no torch."""
 
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import click
@@ -8,6 +10,7 @@ from cli.background import holder
 from cli.base import Command
 from cli.output import Report, facts, short, when
 from cli.session import SLOTS, Session
+from learner.state import read
 from store.base import StoreBase
 from store.records import Adapter, Consent, Correction, Example, Interaction, Purpose, Rating, Spend, Verdict
 
@@ -75,12 +78,25 @@ def _learning(session: Session, store: StoreBase) -> dict[str, Any]:
     """Return what waits to be learned, who is learning, and how the last run ended."""
     verdict = store.last(Verdict)
     last = {"time": verdict.time, "decision": verdict.decision, "reason": verdict.reason} if verdict else None
+    background = holder(session.home.lock("job-daemon"))
     return {
         "waiting": backlog(store),
-        "background": holder(session.home.lock("job-daemon")),
+        "every": session.config.learner.every,
+        "background": background,
+        "state": asdict(state) if background and (state := read(session.home)) else None,
         "running": holder(session.home.lock("job-learn")),
         "last": last,
     }
+
+
+def doing(state: dict[str, Any] | None) -> str:
+    """Return what the background learner does, for a person: "waiting: on battery, next look 14:20"."""
+    if state is None:
+        return "running"
+    if state["state"] == "running":
+        return f"learning: {state['phase'] or 'loading'}, step {state['step']} of {state['steps']}"
+    clock = datetime.fromtimestamp(state["next_look"]).strftime("%H:%M") if state["next_look"] else "soon"
+    return f"{state['state']}: {state['reason']}, next look {clock}"
 
 
 def _words(data: dict[str, Any]) -> dict[str, str]:
@@ -100,7 +116,7 @@ def _words(data: dict[str, Any]) -> dict[str, str]:
         "waiting": f"{learning['waiting']} corrected requests not learned yet",
         "learning": f"now, process {learning['running']}" if learning["running"] else "not now",
         "gateway": data["gateway"]["address"] if data["gateway"] else "not running",
-        "background": f"process {learning['background']}" if learning["background"] else "not running",
+        "background": doing(learning["state"]) if learning["background"] else "not running",
         "last run": f"{when(last['time'])} {last['decision']}: {last['reason']}" if last else "none",
         "consents": ", ".join(f"{name} {'on' if granted else 'off'}" for name, granted in data["consents"].items()),
         "sharing": shared if privacy["runs"] else "nothing left",

@@ -2,20 +2,23 @@
 
 import threading
 import time
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cli.background import holder
 from cli.output import failure_of, log_frames
 from cli.session import Session
+from feedback import presence
 from store.base import StoreBase
 from store.errors import CorrigibleError, Locked, NotEligible, UsageError
 from store.keys import Keys
 from store.records import Consent, Purpose, Slot, Verdict
 
 if TYPE_CHECKING:
-    from feedback.engine import Engine
+    from feedback.engine import Adapters, Engine
     from feedback.gateway.state import Above
+    from learner.daemon import News
 
 LEARNER = "daemon"  # the lock of whoever learns in the background
 
@@ -28,7 +31,6 @@ class Wiring:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._reason = "not started"
-        self._next_look: float | None = None
 
     def __enter__(self) -> "Wiring":
         return self
@@ -46,6 +48,8 @@ class Wiring:
 
         return Above(
             serving=self.serving,
+            trial=self.trial,
+            asked=lambda: presence.mark(self._session.home),
             status=self.status,
             health=self.health,
             learner=self.learner,
@@ -65,6 +69,16 @@ class Wiring:
         slots = {"shared": now.shared, "personal": now.personal}
         return {slot: adapter for slot, adapter in slots.items() if adapter is not None}
 
+    def trial(self) -> "tuple[float, Adapters] | None":
+        """The adapter that is proving itself, with the shared one below it, and its share of the requests."""
+        from learner.live import running_trial, stack_for
+        from learner.material import served
+
+        trial = running_trial(self._store)
+        if trial is None:
+            return None
+        return trial.share, stack_for(self._store, served(self._store, self._engine), 0.0).stack
+
     def status(self) -> dict[str, Any]:
         """What `corrigible status` holds."""
         from cli.chat import turns_kept
@@ -72,7 +86,6 @@ class Wiring:
 
         found, settings = overview(self._session, self._store), self._session.config
         found["chat"] = {"turns": turns_kept(self._session), "max_tokens": settings.chat.max_tokens}
-        found["learning"]["every"] = settings.learn.every
         return found
 
     def health(self) -> list[dict[str, Any]]:
@@ -84,12 +97,14 @@ class Wiring:
 
     def learner(self) -> dict[str, Any]:
         """What the background learner does."""
+        from learner.state import read
+
         home = self._session.home
-        if holder(home.lock("job-learn")) is not None:
-            return {"state": "learning", "reason": "", "next_look": None}
-        if holder(home.lock(f"job-{LEARNER}")) is None:
-            return {"state": "off", "reason": self._reason, "next_look": None}
-        return {"state": "waiting", "reason": self._reason, "next_look": self._next_look}
+        now = read(home) if holder(home.lock(f"job-{LEARNER}")) is not None else None
+        if now is not None:
+            return asdict(now)
+        state = "off" if holder(home.lock("job-learn")) is None else "running"
+        return {"state": state, "reason": self._reason, "next_look": None}
 
     def start_learner(self) -> None:
         """Learn in the background whenever enough new corrections have come."""
@@ -166,17 +181,12 @@ class Wiring:
 
     def _watch(self) -> None:
         """The background loop, in one thread."""
-        from learner.loop import Pace, watch
+        from learner import daemon
         from learner.policy import LearnPolicy
 
-        settings = self._session.config.learn
-        pace = Pace(corrections=settings.every, look_every=settings.poll)
-        self._reason = f"learns after every {pace.corrections} new corrections"
-        with self._store.lock(LEARNER):
-            watch(
-                self._store, self._session.home, self._keys, self._engine.model.path, LearnPolicy(), pace,
-                stop=self._stop, tell=self._tell,
-            )  # fmt: skip
+        session, model = self._session, self._engine.model.path
+        duty = daemon.Duty(self._store, session.home, self._keys, model, LearnPolicy(), session.config.learner)
+        daemon.run(duty, stop=self._stop, tell=self._tell)
 
     def _run_once(self) -> None:
         """One run, in a child process."""
@@ -185,6 +195,9 @@ class Wiring:
 
         self._tell(run_in_child(self._session.home, self._keys, self._engine.model.path, LearnPolicy()))
 
-    def _tell(self, news: Verdict | CorrigibleError) -> None:
-        """Remember how the last run ended."""
-        self._reason = f"{news.decision}: {news.reason}" if isinstance(news, Verdict) else news.message
+    def _tell(self, news: "News") -> None:
+        """Remember how the last run ended; what the learner waits for is in its published state."""
+        if isinstance(news, Verdict):
+            self._reason = f"{news.decision}: {news.reason}"
+        elif isinstance(news, CorrigibleError):
+            self._reason = news.message

@@ -5,6 +5,7 @@ Works on one `Run` in memory; writes nothing. The engine serves the old stack ag
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from feedback.engine import Engine
 from learner.base import Base
 from learner.export import to_gguf
 from learner.gate import GatePolicy, Pair, Ruling, decide, fold_groups, fold_of
+from learner.journal import Journal, Steps
 from learner.judge import ItemScore, Stack, compare, score_corrections, score_known, serving
 from learner.lora import LoraWeights, blend
 from learner.material import Material, Served
@@ -32,6 +34,7 @@ class Run:
     start: LoraWeights  # of the personal adapter
     under: LoraWeights | None  # the shared adapter
     progress: Progress | None = None
+    journal: Journal = field(default_factory=Journal)
     reference: Reference = field(default_factory=Reference)
     known: dict[str, ItemScore] = field(default_factory=dict)  # by example id, under what serves now
 
@@ -154,7 +157,7 @@ def _challengers(run: Run) -> list[_Challenger]:
         )
         held_out = tuple(one for one in material.fresh if one not in outside.fresh)
         if outside.fresh:
-            made.append(_Challenger(_train(run, outside, "challenger"), outside, held_out))
+            made.append(_Challenger(_train(run, outside, "challenger", len(made)), outside, held_out))
         if sum(len(one.held_out) for one in made) >= gate.target_evidence:
             break
     return made
@@ -175,9 +178,10 @@ def _first_look(run: Run, challenger: _Challenger, strength: float) -> Outcome:
 def _evidence(run: Run, challengers: Sequence[_Challenger], strength: float) -> list[Pair]:
     """What every challenger makes of what it has not seen."""
     pairs: list[Pair] = []
-    for one in challengers:
+    for number, one in enumerate(challengers):
         data = _bytes(run, one.weights, strength)
-        pairs += evidence(run.engine, one.held_out, run.now.stack, _stack(run, data))
+        measure = partial(evidence, run.engine, one.held_out, run.now.stack, _stack(run, data))
+        pairs += run.journal.noted(f"evidence {number} at {strength}", measure)
     return pairs
 
 
@@ -191,18 +195,21 @@ def _last_look(run: Run, final: LoraWeights, strength: float, proven: Ruling) ->
     return Outcome(replace(proven, decision="reject", reason=fallen.reason), data, checked)
 
 
-def _train(run: Run, material: Material, phase: str) -> LoraWeights:
-    """Train on the fresh corrections of `material` with replay of the rest."""
+def _train(run: Run, material: Material, phase: str, number: int = 0) -> LoraWeights:
+    """Train on the fresh corrections of `material` with replay of the rest, from where the journal left off."""
     report = run.progress
 
     def tell(step: int, steps: int, loss: float) -> None:
         if report is not None:
             report(phase, step, steps, loss)
 
-    return train(
-        run.base, material.fresh, replayed(material, run.policy), run.policy.recipe,
-        start=run.start, under=run.under, reference=run.reference, progress=tell,
-    )
+    def work(steps: Steps) -> LoraWeights:
+        return train(
+            run.base, material.fresh, replayed(material, run.policy), run.policy.recipe,
+            start=run.start, under=run.under, reference=run.reference, progress=tell, steps=steps,
+        )
+
+    return run.journal.trained(f"{phase} {number}", work)
 
 
 def _bytes(run: Run, weights: LoraWeights, strength: float) -> bytes:

@@ -12,20 +12,23 @@ Why cross-fitting: docs/decisions/0001-cross-fitted-gate.md. Talks to no network
 """
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from feedback.engine import Engine
 from learner.base import Base, load_base
 from learner.challenge import Checked, Run, check, contest, evidence, replayed
 from learner.export import from_gguf
 from learner.gate import Ruling, decide
+from learner.journal import Journal
 from learner.judge import serving
-from learner.lora import LoraSpec, fresh
+from learner.lora import LoraSpec, LoraWeights, fresh
 from learner.material import Material, Probe, Served, gather, served
 from learner.policy import LearnPolicy, Progress
+from learner.recipe import Recipe
+from learner.train import Reference
 from store.base import StoreBase
 from store.errors import IntegrityError, NotEligible
-from store.records import Activation, Adapter, Consent, Slot, Verdict, digest
+from store.records import Activation, Adapter, Consent, Slot, Trial, Verdict, canonical, digest
 
 
 def learn(
@@ -36,6 +39,7 @@ def learn(
     policy: LearnPolicy,
     *,
     progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> Verdict:
     """Run once; the verdict is stored and returned. The engine serves what the store says afterwards.
 
@@ -43,22 +47,27 @@ def learn(
         base: the training base of the engine's model; loaded when needed if None.
         probe: (prompt, answer) pairs of the base model's own skill, from `feedback.models.probe_pairs`.
         progress: called with (phase, step, steps, loss).
+        journal: where a run that was cut off goes on; a new one that keeps nothing if None.
     Raises:
         NotEligible: the owner has withdrawn consent to learning.
         IntegrityError: the store is damaged, or `base` is not the engine's model.
     """
     started = time.monotonic()
+    journal = journal or Journal()
     _require_allowed(store)
     now = served(store, engine)
-    material = gather(store, now.learned, probe, policy.gate)
+    policy = _reseeded(store, policy)
+    material = _taken_up(journal, gather(store, now.learned, probe, policy.gate), now, engine, policy)
     if len(material.fresh) < policy.gate.min_evidence:
         ruling = decide([(0.0, 0.0)] * len(material.fresh), (), policy.gate)
-        return _keep(store, ruling, started)
-    run = _prepare(engine, base, now, material, _reseeded(store, policy), progress)
-    with serving(engine, now.stack, now.stack):
-        outcome = contest(run)
-    made = None if outcome.ruling.decision == "wait" else _record(run, outcome.data)
-    verdict = _keep(store, outcome.ruling, started, made, outcome.checked)
+        verdict = _keep(store, ruling, started, journal)
+    else:
+        run = _prepare(engine, base, now, material, policy, progress, journal)
+        with serving(engine, now.stack, now.stack):
+            outcome = contest(run)
+        made = None if outcome.ruling.decision == "wait" else _record(run, outcome.data)
+        verdict = _keep(store, outcome.ruling, started, journal, made, outcome.checked, policy.trial_share)
+    journal.close()
     engine.set_stack(served(store, engine).stack)
     return verdict
 
@@ -119,21 +128,37 @@ def _reseeded(store: StoreBase, policy: LearnPolicy) -> LearnPolicy:
     return replace(policy, recipe=replace(policy.recipe, seed=policy.recipe.seed + store.count(Verdict)))
 
 
-def _prepare(
-    engine: Engine, base: Base | None, now: Served, material: Material, policy: LearnPolicy, progress: Progress | None
-) -> Run:
-    """Load what training needs."""
-    base = base or load_base(engine.model, threads=policy.flags.threads)
-    if base.digest != engine.model.digest:
-        raise IntegrityError("The training base is not the model that serves.", code="foreign_base")
-    recipe = policy.recipe
+def _taken_up(journal: Journal, material: Material, now: Served, engine: Engine, policy: LearnPolicy) -> Material:
+    """The material of the run that was cut off, where there is one and nothing it rests on has changed."""
+    rest = [asdict(policy.recipe), asdict(policy.gate), policy.strengths, policy.slice_size, policy.replay_size]
+    stack = [name for name, _ in now.stack]
+    probe = [one.id for one in (*material.probe, *material.guard)]
+    identity = digest(canonical([engine.model.digest, stack, probe, rest]))
+    ids = [one.id for one in material.own]
+    known = journal.open(identity, ids, frozenset(ids))
+    return material if known is None else material.only(frozenset(known))
+
+
+def starting_point(base: Base, now: Served, recipe: Recipe) -> tuple[LoraWeights, LoraWeights | None]:
+    """The weights that training continues, fresh ones where nothing serves, and the shared adapter below them."""
     start = (
         from_gguf(now.personal[1], base.geometry, base.digest)
         if now.personal
         else fresh(LoraSpec(recipe.rank, recipe.alpha, recipe.seed), base.geometry)
     )
-    under = from_gguf(now.shared[1], base.geometry, base.digest) if now.shared else None
-    return Run(engine, base, now, material, policy, start, under, progress)
+    return start, from_gguf(now.shared[1], base.geometry, base.digest) if now.shared else None
+
+
+def _prepare(
+    engine: Engine, base: Base | None, now: Served, material: Material, policy: LearnPolicy,
+    progress: Progress | None, journal: Journal,
+) -> Run:
+    """Load what training needs."""
+    base = base or load_base(engine.model, threads=policy.flags.threads)
+    if base.digest != engine.model.digest:
+        raise IntegrityError("The training base is not the model that serves.", code="foreign_base")
+    start, under = starting_point(base, now, policy.recipe)
+    return Run(engine, base, now, material, policy, start, under, progress, journal, Reference(journal.memory))
 
 
 def _record(run: Run, data: bytes) -> tuple[Adapter, bytes]:
@@ -153,15 +178,16 @@ def _record(run: Run, data: bytes) -> tuple[Adapter, bytes]:
 
 
 def _keep(
-    store: StoreBase, ruling: Ruling, started: float, made: tuple[Adapter, bytes] | None = None,
-    checked: Checked | None = None,
+    store: StoreBase, ruling: Ruling, started: float, journal: Journal, made: tuple[Adapter, bytes] | None = None,
+    checked: Checked | None = None, trial_share: float = 0.0,
 ) -> Verdict:
     """Store the verdict, with the adapter where one was made."""
     verdict = _verdict(made[0].digest if made else "", ruling, started, checked)
-    if made is None:
-        store.add(verdict)
-    else:
-        _commit(store, verdict, *made)
+    with journal.quiet:
+        if made is None:
+            store.add(verdict)
+        else:
+            _commit(store, verdict, *made, trial_share=trial_share)
     return verdict
 
 
@@ -175,11 +201,19 @@ def _verdict(name: str, ruling: Ruling, started: float, checked: Checked | None)
     )
 
 
-def _commit(store: StoreBase, verdict: Verdict, adapter: Adapter, data: bytes) -> None:
-    """Bytes first, then all records at once: a crash in between leaves the old adapter serving."""
+def _commit(
+    store: StoreBase, verdict: Verdict, adapter: Adapter, data: bytes, *, trial_share: float = 0.0
+) -> None:
+    """Bytes first, then all records at once: a crash in between leaves the old adapter serving.
+
+    An adopted adapter serves at once, or stands trial beside what serves when it is to prove itself in use first.
+    """
     store.put_artefact(data)
-    records: list[Adapter | Verdict | Activation] = [adapter, verdict]
-    if verdict.decision == "adopt":
+    records: list[Adapter | Verdict | Activation | Trial] = [adapter, verdict]
+    if verdict.decision == "adopt" and trial_share > 0:
+        champion = store.active(adapter.slot)
+        records.append(Trial(adapter=adapter.digest, champion=champion, share=trial_share, time=verdict.time))
+    elif verdict.decision == "adopt":
         records.append(
             Activation(slot=adapter.slot, adapter=adapter.digest, reason=verdict.reason, time=verdict.time)
         )

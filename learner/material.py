@@ -4,7 +4,8 @@ Reads the store; changes nothing. Of several answers to one request the newest c
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from feedback.engine import Engine
 from learner.gate import GatePolicy, fold_of
@@ -49,6 +50,17 @@ class Material:
     def corrections(self) -> tuple[Example, ...]:
         """All of them, earlier ones first."""
         return (*self.earlier, *self.fresh)
+
+    @property
+    def own(self) -> tuple[Example, ...]:
+        """Everything the owner has said."""
+        return (*self.corrections, *self.approved)
+
+    def only(self, ids: frozenset[str]) -> Self:
+        """The same without those of the owner's examples that are not among `ids`."""
+        parts = (tuple(one for one in part if one.id in ids) for part in (self.fresh, self.earlier, self.approved))
+        fresh, earlier, approved = parts
+        return replace(self, fresh=fresh, earlier=earlier, approved=approved)
 
 
 def served(store: StoreBase, engine: Engine) -> Served:

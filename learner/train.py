@@ -12,6 +12,7 @@ import torch
 
 from learner.base import Base
 from learner.encode import Encoded, encode_all
+from learner.journal import Steps
 from learner.lora import Attached, LoraSpec, LoraWeights, attached, extract
 from learner.recipe import Recipe
 from store.errors import IntegrityError, NotEligible
@@ -32,6 +33,7 @@ def train(
     under: LoraWeights | None = None,
     reference: "Reference | None" = None,
     progress: Progress | None = None,
+    steps: Steps | None = None,
 ) -> LoraWeights:
     """Train an adapter and return its weights; `base` comes back as it was.
 
@@ -43,6 +45,7 @@ def train(
         under: shared adapter below.
         reference: what earlier trainings on the same base and `under` found out about replayed items.
         progress: called after every step with (step, steps, loss).
+        steps: knows how far this training had come before it was cut off, and keeps how far it comes.
     Raises:
         NotEligible: no correction fits into `recipe.max_tokens`.
         IntegrityError: the loss became NaN or infinite.
@@ -56,7 +59,8 @@ def train(
         held.hasten(base.fast_dtype)
         reference = reference or Reference()
         optimizer = torch.optim.Adam(held.parameters(), lr=recipe.lr, betas=(0.9, 0.98), fused=True)
-        for step, items in enumerate(batches):
+        done = steps.resume(held.parameters(), optimizer) if steps else 0
+        for step, items in enumerate(batches[done:], done):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * _rate(step, len(batches), recipe.warmup)
             loss = _loss(held, items, reference, recipe.kl_weight)
@@ -64,6 +68,8 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             _report(progress, step + 1, len(batches), float(loss.detach()))
+            if steps:
+                steps.done(step + 1, sum(len(item.tokens) for item in items), held.parameters(), optimizer)
         return extract(held)
 
 
@@ -88,8 +94,9 @@ def schedule(learn: Sequence[Encoded], keep: Sequence[Encoded], recipe: Recipe) 
 class Reference:
     """Most likely next tokens under the reference model, remembered per replayed item."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    def __init__(self, known: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None) -> None:
+        """Start with what is `known` already, by item; it is added to."""
+        self._known = {} if known is None else known
 
     def of(self, held: Attached, items: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens and probabilities [answer tokens, top] over all `items` in order."""

@@ -211,6 +211,16 @@ class StoreBase(ABC):
         ]
         return sorted(examples, key=lambda example: example.time)
 
+    def examples_of(self, interactions: Iterable[str]) -> list[Example]:
+        """Every example that these interactions ever gave, those that a newer word has replaced included."""
+        wanted = frozenset(interactions)
+        found = {item.id: item for item in self.all(Interaction) if item.id in wanted}
+        corrections = [one for one in self.all(Correction) if one.interaction in found]
+        ratings = [one for one in self.all(Rating) if one.interaction in found and one.value == 1]
+        return [corrected(found[one.interaction], one) for one in corrections] + [
+            _approved(found[one.interaction], one) for one in ratings
+        ]
+
 
 def corrected(interaction: Interaction, correction: Correction) -> Example:
     """What a correction of this interaction teaches."""

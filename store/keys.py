@@ -34,7 +34,7 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 VERSION = 1
 
-Subkey = Literal["database", "artefacts", "ledger", "exports", "check"]
+Subkey = Literal["database", "artefacts", "ledger", "exports", "receipts", "check"]
 
 
 class Keys:

@@ -183,12 +183,69 @@ class Verdict(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt(Record):
+    """What one learning run has cost, over all processes that worked on it."""
+
+    run: str  # id of its verdict; empty when it failed
+    outcome: Literal["adopt", "wait", "reject", "failed"]
+    code: str = ""  # of the error it failed with
+    wall: float  # seconds
+    cpu: float  # seconds
+    peak: int  # bytes resident at most
+    joules: float | None = None  # of the whole machine meanwhile; None: it does not tell
+    energy: str = ""  # where the joules come from
+    tokens: int = 0  # trained on
+    steps: int = 0
+    attempts: int = 1  # processes that worked on it
+    corrections: int = 0  # newly learned
+    fixed: int = 0
+    broken: int = 0
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Activation(Record):
     """From this moment `slot` serves `adapter` (None: nothing). The newest one counts."""
 
     slot: Slot
     adapter: str | None
     reason: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial(Record):
+    """From this moment `adapter` answers a share of the requests beside `champion`, until a `LiveVerdict`."""
+
+    adapter: str  # digest of the personal adapter on trial
+    champion: str | None  # what serves the other requests
+    share: float  # of the requests, drawn at random
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveVerdict(Record):
+    """What the owner's own corrections say of an adapter in use, against the one before it."""
+
+    adapter: str
+    champion: str | None
+    decision: Literal["keep", "rollback"]
+    evidence: float  # e-value against "it is corrected no more often"; 20 refutes that at 5 %
+    share: float  # of the requests it answered; 1: all, compared with those before it
+    requests: int  # it answered
+    corrections: int  # of these
+    champion_requests: int
+    champion_corrections: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure(Record):
+    """The signed receipt of what was forgotten; it holds counts and names of adapters, nothing of what was said."""
+
+    body: str  # canonical JSON
+    signature: str  # Ed25519 over `body`, hex
+    key: str  # the store's public key for receipts, hex
     time: float
 
 
@@ -248,7 +305,11 @@ RECORD_TYPES: dict[str, type[Record]] = {
         Signal,
         Adapter,
         Verdict,
+        Receipt,
         Activation,
+        Trial,
+        LiveVerdict,
+        Erasure,
         Consent,
         Spend,
         Egress,

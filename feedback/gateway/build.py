@@ -30,7 +30,7 @@ def build_gateway(
         control: this run's secret, which may do everything.
         default_tokens: longest answer when a request names none.
     """
-    catalogue = Catalogue(engine, above.serving, upstream=False)
+    catalogue = Catalogue(engine, above.serving, above.trial, upstream=False)
     catalogue.refresh()
 
     def changed(topics: set[str]) -> None:

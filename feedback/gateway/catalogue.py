@@ -1,5 +1,6 @@
 """Model ids and the adapters behind them: NAME as it serves, and NAME@base, @shared, @personal for comparison."""
 
+import random
 import re
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from feedback.gateway.errors import ApiError
 
 SLOTS = ("shared", "personal")  # in order of application
 Serving = Callable[[], dict[str, tuple[str, bytes]]]
+Trying = Callable[[], tuple[float, Adapters] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class Catalogue:
 
     Args:
         serving: the adapters that serve now, by slot; those of another base are left out.
+        trial: the share of requests that other adapters answer, and these; None: no share.
         upstream: whether an upstream is configured.
     """
 
-    def __init__(self, engine: Engine, serving: Serving, *, upstream: bool) -> None:
-        self._engine, self._serving = engine, serving
+    def __init__(self, engine: Engine, serving: Serving, trial: Trying, *, upstream: bool) -> None:
+        self._engine, self._serving, self._trial = engine, serving, trial
+        self._trying = trial()
         self.name = model_name(engine.model.path.stem if engine.model.path else engine.model.name)
         self._created = int(time.time())
         self._kinds = ["", "@base", "@shared", "@personal", *(["@upstream"] if upstream else [])]
@@ -57,13 +61,14 @@ class Catalogue:
         return {"id": id, "object": "model", "created": self._created, "owned_by": "corrigible"}
 
     def choose(self, id: str | None) -> Choice:
-        """Return what a model id stands for; none means the model as it serves.
+        """Return what a model id stands for; none means the model as it serves, or as it is on trial.
 
         Raises:
             ApiError: 404 for an id that is not on offer.
         """
         if not id or id == self.name:
-            return Choice(self.name)
+            drawn = self._trying is not None and random.random() < self._trying[0]
+            return Choice(self.name, self._trying[1] if drawn and self._trying else None)
         if id not in self.ids:
             raise not_found()
         kind = id.rpartition("@")[2]
@@ -76,7 +81,7 @@ class Catalogue:
 
     def refresh(self) -> bool:
         """Serve what the store says now; return whether that was a change. Answers in flight are not touched."""
-        serving = self._serving()
+        self._trying, serving = self._trial(), self._serving()
         stack = [serving[slot] for slot in SLOTS if slot in serving]
         if tuple(name for name, _ in stack) == self._engine.stack:
             return False

@@ -83,6 +83,7 @@ async def embeddings(request: Request, body: EmbeddingRequest, _: Chatter) -> Re
 
 async def _choice(gateway: Gateway, id: str | None) -> Choice:
     """What a model id stands for; only ids with a part after @ look at the store."""
+    gateway.above.asked()
     if id and "@" in id:
         return await asyncio.to_thread(gateway.catalogue.choose, id)
     return gateway.catalogue.choose(id)

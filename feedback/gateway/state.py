@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from feedback.engine import Engine
-from feedback.gateway.catalogue import Catalogue, Serving
+from feedback.gateway.catalogue import Catalogue, Serving, Trying
 from feedback.gateway.desk import Desk
 from feedback.gateway.events import Watcher
 from feedback.gateway.journal import Journal
@@ -23,6 +23,8 @@ class Above:
 
     Attributes:
         serving: the adapters that serve, by slot.
+        trial: (share of the requests, adapters that answer them instead), while an adapter is proving itself.
+        asked: told of every request, so that the learner makes room.
         status: what `corrigible status` holds.
         health: what `corrigible doctor` finds, as {name, level, text, fix}.
         learner: {state, reason, next_look}.
@@ -35,6 +37,8 @@ class Above:
     """
 
     serving: Serving
+    trial: Trying
+    asked: Callable[[], None]
     status: Callable[[], Json]
     health: Callable[[], list[Json]]
     learner: Callable[[], Json]

@@ -409,7 +409,6 @@ def test_a_missing_model_is_a_clear_error(ready: Call, home: Path) -> None:
 
 
 def test_nobody_to_stop_is_exit_16(ready: Call) -> None:
-    """`learn --stop` without a loop."""
-    result = ready("learn", "--stop", "--json")
+    """`learner stop` without a learner."""
+    result = ready("learner", "stop", "--json")
     assert (result.code, result.error["code"]) == (16, "daemon_unreachable")
-    assert ready("learn", "--stop", "--watch").code == 2

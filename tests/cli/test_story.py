@@ -130,11 +130,15 @@ def test_learning_needs_consent(ready: Call) -> None:
 
 
 def test_the_background_loop_is_seen_and_stopped(ready: Call, home: Path) -> None:
-    """status names its process, a second loop is refused, learn --stop ends it: exit 0."""
-    with start(home, "learn", "--watch", "--json") as process:
-        wait_until(lambda: ready("status", "--json").data["learning"]["background"] == process.pid)
-        assert ready("learn", "--watch", "--json").error["code"] == "busy"
-        assert ready("learn", "--stop", "--json").data == {"stopped": process.pid}
+    """status says what it waits for, a second one is refused, learner stop ends it: exit 0."""
+    with start(home, "learner", "run", "--json") as process:
+        wait_until(lambda: ready("status", "--json").data["learning"]["state"] is not None)
+        learning = ready("status", "--json").data["learning"]
+        assert (learning["background"], learning["state"]["code"]) == (process.pid, "backlog")
+        assert "waiting: 0 of 10 new corrections, next look " in ready("status").out
+        assert ready("learner", "run", "--json").error["code"] == "busy"
+        assert ready("learner", "stop", "--json").data == {"stopped": process.pid}
         out, _ = process.communicate(timeout=900)
     assert process.returncode == 0
+    assert '"event":"waiting","code":"backlog"' in out.splitlines()[0]
     assert out.splitlines()[-1] == '{"schema":1,"ok":true,"data":{"event":"stopped"}}'

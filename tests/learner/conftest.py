@@ -13,8 +13,12 @@ from feedback.models import ModelFile, check_model, embedded_model, probe_pairs
 from learner.base import Base, load_base
 from learner.lora import LoraSpec, LoraWeights, fresh
 from store.base import StoreBase
+from store.keys import Keys, unlock
 from store.memory import MemoryStore
+from store.paths import Home
+from store.protectors import Argon2Cost, Passphrase
 from store.records import Correction, Example, Interaction, Message
+from store.store import Store
 
 ROOMS = (
     "kitchen", "bedroom", "library", "hall", "bathroom", "office",
@@ -61,6 +65,17 @@ def unquantised(
 def store() -> StoreBase:
     """An empty store."""
     return MemoryStore()
+
+
+Owner = tuple[Home, Keys, Store]
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[Owner]:
+    """A home with its keys and open store."""
+    home = Home.at(tmp_path / "home")
+    with Store.create(home, Passphrase("correct horse", Argon2Cost.small())) as store:
+        yield home, unlock(home, passphrase=lambda: "correct horse"), store
 
 
 def dequantise(source: Path, target: Path, dtype: np.dtype[np.floating[Any]]) -> None:

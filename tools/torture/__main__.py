@@ -18,6 +18,7 @@ LONG = {
     "canaries": 1000,
     "memory": 20,
     "release": 500,
+    "learner": 200,
 }
 
 

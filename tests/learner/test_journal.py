@@ -1,0 +1,153 @@
+"""A run that is cut off goes on exactly where it was."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from feedback.engine import Engine
+from feedback.models import ModelFile
+from learner.base import Base
+from learner.cycle import learn
+from learner.gate import GatePolicy
+from learner.journal import Journal, Shelf, Steps, pointer
+from learner.lora import LoraWeights
+from learner.policy import LearnPolicy
+from learner.recipe import Recipe
+from learner.train import Reference, train
+from store.records import Adapter, Verdict
+from tests.learner.conftest import ROOMS, Owner, example, habit, teach_habit
+
+POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=10, max_steps=10), gate=GatePolicy(groups=2))
+Probe = list[tuple[str, str]]
+
+
+class Cut(Exception):
+    """Stands for a process that ends."""
+
+
+def _train(base: Base, journal: Journal, cut_at: int) -> LoraWeights:
+    """Train with replay, or be cut off after `cut_at` steps."""
+    journal.open("one", ["a"], frozenset("a"))
+
+    def progress(step: int, steps: int, loss: float) -> None:
+        if step == cut_at:
+            raise Cut
+
+    corrections = [example(*habit(room)) for room in ROOMS]
+    known = [(f"turn on the {room} light", f'light.set(room="{room}", state="on")') for room in ROOMS]
+    replay = [example(*pair, rejected=None) for pair in known]
+
+    def work(steps: Steps) -> LoraWeights:
+        reference = Reference(journal.memory)
+        return train(base, corrections, replay, POLICY.recipe, reference=reference, progress=progress, steps=steps)
+
+    return journal.trained("final", work)
+
+
+def test_a_training_resumes_to_the_same_bits(owner: Owner, base: Base) -> None:
+    """Cut off twice, with the optimiser's state from disk, the weights equal those of one uninterrupted training."""
+    home, _, store = owner
+    whole = _train(base, Journal(), cut_at=0)
+    for cut in (4, 8):
+        with pytest.raises(Cut):
+            _train(base, Journal(Shelf(store, home), every=0.0), cut)
+        assert pointer(home).exists()
+    last = Journal(Shelf(store, home), every=0.0)
+    resumed = _train(base, last, cut_at=0)
+    assert last.usage.attempts == 3
+    assert last.usage.steps == 10
+    for path in whole.b:
+        np.testing.assert_array_equal(whole.b[path], resumed.b[path])
+        np.testing.assert_array_equal(whole.a[path], resumed.a[path])
+
+
+def test_a_crash_while_the_journal_is_written_leaves_the_old_one_or_the_new(owner: Owner) -> None:
+    """Named but not written, or written with the old one still there: one whole journal is found, alone."""
+    home, _, store = owner
+    shelf = Shelf(store, home)
+    shelf.save(b"first")
+    old = store.put_artefact(b"first")
+    pointer(home).write_text(f'["sha256:{"0" * 64}","{old}"]')
+    assert shelf.load() == b"first"
+    new = store.put_artefact(b"second")
+    pointer(home).write_text(f'["{new}","{old}"]')
+    assert shelf.load() == b"second"
+    shelf.drop()
+    assert shelf.load() is None
+    assert not pointer(home).exists()
+
+
+def test_a_damaged_journal_is_no_obstacle(owner: Owner) -> None:
+    """Bytes that are no journal: the run begins anew."""
+    home, _, store = owner
+    shelf = Shelf(store, home)
+    shelf.save(b"not a journal")
+    journal = Journal(shelf)
+    assert journal.open("one", ["a"], frozenset("a")) is None
+    assert journal.usage.attempts == 1
+
+
+def test_a_whole_run_goes_on_with_its_own_corrections(
+    owner: Owner, model: ModelFile, engine: Engine, base: Base, probe: Probe
+) -> None:
+    """Cut off in the second training, a correction came later: nothing is trained twice, the later one waits."""
+    home, _, store = owner
+    teach_habit(store, model)
+    phases: list[str] = []
+
+    def cut(phase: str, step: int, steps: int, loss: float) -> None:
+        phases.append(phase)
+        if len(phases) == 15:
+            raise Cut
+
+    def resumed(phase: str, step: int, steps: int, loss: float) -> None:
+        phases.append(phase)
+
+    with pytest.raises(Cut):
+        learn(store, engine, base, probe, POLICY, progress=cut, journal=Journal(Shelf(store, home), every=0.0))
+    teach_habit(store, model, rooms=("shed",))
+    journal = Journal(Shelf(store, home), every=0.0)
+    verdict = learn(store, engine, base, probe, POLICY, progress=resumed, journal=journal)
+    assert verdict.decision == "adopt"
+    assert len(phases) == 31  # one step after the last checkpoint was done twice
+    record = store.last(Adapter, digest=verdict.adapter)
+    assert record is not None
+    assert len(record.examples) == len(ROOMS)
+    assert not pointer(home).exists()
+    assert store.count(Verdict) == 1
+
+
+def test_a_run_whose_correction_was_removed_begins_anew(
+    owner: Owner, model: ModelFile, engine: Engine, base: Base
+) -> None:
+    """What was removed must not be learned from a journal."""
+    home, _, store = owner
+    teach_habit(store, model)
+
+    def cut(phase: str, step: int, steps: int, loss: float) -> None:
+        if step == 3:
+            raise Cut
+
+    with pytest.raises(Cut):
+        learn(store, engine, base, [], POLICY, progress=cut, journal=Journal(Shelf(store, home), every=0.0))
+    kept = Journal(Shelf(store, home))
+    ids = [one.id for one in store.examples()]
+    assert kept.open("another policy", ids, frozenset(ids)) is None
+    assert kept.open("another policy", ids[1:], frozenset(ids[1:])) is None
+
+
+def test_nothing_is_written_while_somebody_wants_quiet(owner: Owner) -> None:
+    """A checkpoint waits for the lock that a pause holds."""
+    home, _, store = owner
+    quiet = threading.Lock()
+    journal = Journal(Shelf(store, home), quiet=quiet)
+    journal.open("one", ["a"], frozenset("a"))
+    with quiet:
+        writer = threading.Thread(target=journal.save)
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive()
+        assert not pointer(home).exists()
+    writer.join(5)
+    assert pointer(home).exists()

@@ -1,0 +1,203 @@
+"""kill -9 while learning: in training, in a checkpoint, in judging, in adopting.
+
+Afterwards the store must be whole, what serves must be a complete adapter (the new one or the one before), and the
+next process must go on at most one checkpoint before where the killed one was. The processes are forked from one that
+has the model loaded; everything else is the product's own path on a real encrypted store.
+"""
+
+import os
+import random
+import select
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from feedback.engine import Engine
+from feedback.models import ModelFile, check_adapter, check_model, embedded_model, probe_pairs
+from learner.base import Base, load_base
+from learner.cycle import learn
+from learner.gate import GatePolicy
+from learner.journal import Journal, Shelf, pointer
+from learner.policy import LearnPolicy
+from learner.recipe import Recipe
+from store.paths import Home
+from store.records import Adapter, Correction, Interaction, Message, Verdict
+from store.store import Store
+from tools.torture.common import Outcome, in_child, new_home, reopen
+
+STAGES = ("train", "checkpoint", "judge", "adopt")
+POLICY = LearnPolicy(
+    recipe=Recipe(batch=4, min_steps=4, max_steps=4, lr=5e-3),
+    gate=GatePolicy(min_evidence=2, target_evidence=3, groups=1, resamples=200, max_fall=100.0, confidence=0.5),
+    strengths=(1.0,), slice_size=4, replay_size=8,
+)  # fmt: skip
+FRESH = 6  # corrections of one run
+RUNS = 12  # runs in one store
+PATIENCE = 300.0  # seconds a child may take
+
+
+@dataclass
+class _Seen:
+    """What a child said before it went."""
+
+    stage: str = ""  # the last one it was in
+    last: tuple[str, int] | None = None  # training and step it had done
+    first: tuple[str, int] | None = None  # that it began with
+    ended: bool = False
+    buffer: bytes = field(default=b"", repr=False)
+
+
+def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
+    """Kill a learner `cycles` times."""
+    outcome, draw = Outcome("learner"), random.Random(seed)
+    torch.set_num_threads(1)
+    model = check_model(embedded_model())
+    base = load_base(model)
+    home, runs, before = _begin(folder, model, 0), 0, _Seen()
+    number = 0
+    while outcome.cycles < cycles:
+        seen = _one(home, model, base, draw)
+        outcome.cycles += not seen.ended
+        outcome.add("runs ended" if seen.ended else f"killed in {seen.stage or 'start'}")
+        lost = _lost(before, seen)
+        outcome.add("steps done twice", max(0, lost))
+        if lost > 1:
+            outcome.bad.append(f"cycle {outcome.cycles}: {lost} steps lost")
+        if seen.first or seen.ended:
+            before = _Seen() if seen.ended else seen
+        with reopen(home) as store:
+            outcome.bad += [f"cycle {outcome.cycles}: {problem}" for problem in _problems(store, model)]
+            if not pointer(home).exists() and seen.stage == "adopt":  # killed between the commit and the end
+                before = _Seen()
+            if seen.ended:
+                runs += 1
+                _teach(store, model, runs)
+        if runs == RUNS:
+            number += 1
+            home, runs, before = _begin(folder, model, number), 0, _Seen()
+    return outcome
+
+
+def _one(home: Home, model: ModelFile, base: Base, draw: random.Random) -> _Seen:
+    """Let one child learn, and kill it at a random moment or in a stage drawn at random."""
+    child, descriptor = in_child(lambda out: _learn(home, model, base, out))
+    seen, stage = _Seen(), draw.choice((*STAGES, "", ""))
+    wait = draw.uniform(0.0, 0.004) if stage else draw.uniform(0.0, 3.0)
+    end = time.monotonic() + (PATIENCE if stage else wait)
+    skip = draw.randrange(3)
+    while not seen.ended and (left := end - time.monotonic()) > 0:
+        if not select.select([descriptor], [], [], left)[0]:
+            break
+        if not (part := os.read(descriptor, 4096)):
+            break
+        if _take(seen, part).stage == stage:
+            skip -= 1
+            if skip < 0 or stage == "adopt":
+                time.sleep(wait)
+                break
+    os.kill(child, signal.SIGKILL)
+    while part := os.read(descriptor, 4096):
+        _take(seen, part)
+    os.close(descriptor)
+    os.waitpid(child, 0)
+    return seen
+
+
+def _take(seen: _Seen, part: bytes) -> _Seen:
+    """Read what the child says: a stage, or a step it has done."""
+    *lines, seen.buffer = (seen.buffer + part).split(b"\n")
+    for line in lines:
+        name, *rest = line.decode().split("|")
+        if name == "step":
+            seen.last = (rest[0], int(rest[1]))
+            seen.first = seen.first or seen.last
+            seen.stage = "train"
+        elif name == "end":
+            seen.ended = True
+        else:
+            seen.stage = name
+    return seen
+
+
+def _lost(before: _Seen, now: _Seen) -> int:
+    """Steps that were done and had to be done again."""
+    if before.last is None or now.first is None:
+        return 0
+    order = ["challenger", "final"]
+    steps = POLICY.recipe.min_steps
+    done, begun = (order.index(phase) * steps + step for phase, step in (before.last, now.first))
+    return done - begun + 1
+
+
+@dataclass
+class _Writing:
+    """In the place of the lock on writes: says that a write begins, and what comes after it."""
+
+    out: int
+    saving: bool = False
+
+    def __enter__(self) -> None:
+        os.write(self.out, b"checkpoint|\n" if self.saving else b"adopt|\n")
+
+    def __exit__(self, *_: object) -> None:
+        if self.saving:
+            os.write(self.out, b"judge|\n")
+
+
+class _Loud(Journal):
+    """A journal that says when it is written."""
+
+    def save(self) -> None:
+        assert isinstance(self.quiet, _Writing)
+        self.quiet.saving = True
+        super().save()
+        self.quiet.saving = False
+
+
+def _learn(home: Home, model: ModelFile, base: Base, out: int) -> None:
+    """The child: one run, from the journal where there is one."""
+
+    def progress(phase: str, step: int, *_: float) -> None:
+        os.write(out, f"step|{phase}|{step}\n".encode())
+
+    with reopen(home) as store, Engine(model, context=256) as engine:
+        journal = _Loud(Shelf(store, home), every=0.0, quiet=_Writing(out))
+        learn(store, engine, base, probe_pairs(model.path)[:40], POLICY, progress=progress, journal=journal)
+    os.write(out, b"end|\n")
+
+
+def _begin(folder: Path, model: ModelFile, number: int) -> Home:
+    """A new store with the first corrections."""
+    home = new_home(folder / f"learner-{number}")
+    with reopen(home) as store:
+        _teach(store, model, 0)
+    return home
+
+
+def _teach(store: Store, model: ModelFile, run: int) -> None:
+    """The corrections of one run: a house word in some rooms."""
+    for place in range(FRESH):
+        asked = Interaction(
+            messages=(Message("user", f"film night {run} in room {place}"),), answer="music.stop()",
+            model=model.digest, time=1000.0 * run + place,
+        )  # fmt: skip
+        wanted = f'light.dim(room="room {place}", level={10 + run})'
+        store.add_all([asked, Correction(interaction=asked.id, corrected=wanted, time=asked.time)])
+
+
+def _problems(store: Store, model: ModelFile) -> Iterator[str]:
+    """What is not whole."""
+    report = store.verify()
+    yield from (problem.code for problem in report.problems)
+    if store.damage:
+        yield "damage"
+    serving = store.active("personal")
+    if serving is None:
+        return
+    if store.last(Adapter, digest=serving) is None or store.last(Verdict, adapter=serving, decision="adopt") is None:
+        yield "serves without its record"
+    check_adapter(store.artefact(serving), model.architecture)
