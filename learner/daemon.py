@@ -50,7 +50,7 @@ class Duty:
     policy: LearnPolicy
     manners: Manners
     root: Path = Path("/")  # of the system whose files tell about the machine
-    retention: RetentionPolicy = RetentionPolicy()  # how long each kind of record is kept
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)  # how long each kind of record is kept
 
 
 @dataclass

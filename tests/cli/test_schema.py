@@ -10,7 +10,7 @@ from tests.cli.helpers import PUBLISHED, Call
 
 ELSEWHERE = {  # needs a trained adapter, a running loop, a fleet or a release: checked where those are
     ("learn",),
-    ("learn", "--stop"),
+    ("learner", "stop"),
     ("privacy", "preview"),
     ("fleet", "receive"),
     ("fleet", "serve"),
@@ -26,7 +26,8 @@ def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[
     """A home with something of everything; returns the arguments each command needs there."""
     with Session(place=home).store() as store:
         said = Interaction(messages=(Message("user", "words"),), answer="a", model=digest(b""), time=1.0)
-        store.add(said)
+        forgotten = Interaction(messages=(Message("user", "more words"),), answer="a", model=digest(b""), time=2.0)
+        store.add_all([said, forgotten])
         name = store.put_artefact(b"adapter")
         store.add(Adapter(digest=name, slot="personal", base=Session(place=home).model().digest, time=1.0))
     server, secret = str(tmp_path / "server"), tmp_path / "secret"
@@ -46,6 +47,8 @@ def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[
         ("backup", "verify"): [made, *phrase],
         ("backup", "restore"): [made, *phrase, "--replace", "--yes", "--key", "file", "--insecure-key-file"],
         ("wipe",): ["--yes"],
+        ("forget",): [forgotten.id, "--yes"],
+        ("report",): ["--to", str(tmp_path / "report")],
         ("adapter", "show"): [name],
         ("adapter", "use"): [name, "--yes"],
         ("privacy", "plan"): ["--noise", "3"],

@@ -1,0 +1,132 @@
+"""Forgetting on the embedded model: words and adapters go, the rest is learned again, the receipt tells."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from feedback.engine import Engine
+from feedback.models import ModelFile
+from learner.base import Base
+from learner.cycle import learn
+from learner.erasure import genuine, signed
+from learner.exposure import auc, exposure
+from learner.forget import Tools, forget, plan
+from learner.gate import GatePolicy
+from learner.policy import LearnPolicy
+from learner.recipe import Recipe
+from store.base import StoreBase
+from store.errors import IntegrityError
+from store.keys import Keys
+from store.memory import MemoryStore
+from store.records import Adapter, Correction, Erasure, Interaction, Rating, Spend
+from tests.learner.conftest import ROOMS, corrected, teach_habit
+
+POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=16, max_steps=16), gate=GatePolicy(groups=1))
+SECRETS = [(f"the code of safe {number}", f'note.add(text="{7919 * (number + 3) % 9973}")') for number in range(6)]
+
+
+@pytest.fixture(scope="module")
+def told(model: ModelFile, engine: Engine, base: Base, probe: list[tuple[str, str]]) -> tuple[StoreBase, list[str]]:
+    """An owner who taught a habit, then secrets, after both of which the model learned; and what it serves."""
+    store = MemoryStore()
+    serving: list[str] = []
+    teach_habit(store, model)
+    loose = replace(POLICY, gate=replace(POLICY.gate, max_fall=100.0, confidence=0.1))
+    learn(store, engine, base, probe, loose)
+    serving.append(store.active("personal") or "")
+    for time, (prompt, answer) in enumerate(SECRETS):
+        corrected(store, model, prompt, "music.stop()", answer, 100.0 + time)
+    teach_habit(store, model, rooms=("shed", "loft", "roof"))
+    learn(store, engine, base, probe, loose)
+    serving.append(store.active("personal") or "")
+    return store, serving
+
+
+def _secrets(store: StoreBase) -> list[str]:
+    return [one.id for one in store.all(Interaction) if "safe" in one.messages[0].content]
+
+
+def test_a_plan_finds_who_learned_from_it(told: tuple[StoreBase, list[str]]) -> None:
+    """The second adapter saw the secrets, the first did not; words that a newer one replaced count, too."""
+    store, (first, second) = told
+    assert first != second
+    found = plan(store, _secrets(store))
+    assert (found.exposed, found.serving, found.clean) == ((second,), second, first)
+    habit = [one.id for one in store.all(Interaction) if "kitchen" in one.messages[0].content]
+    store.add(Correction(interaction=habit[0], corrected="something else", time=500.0))
+    everything = plan(store, habit)
+    assert set(everything.exposed) == {first, second}
+    assert everything.clean is None
+
+
+def test_what_is_forgotten_is_gone_and_the_rest_is_learned_again(
+    told: tuple[StoreBase, list[str]], engine: Engine, base: Base, probe: list[tuple[str, str]]
+) -> None:
+    """No word, no adapter, no example of it is left; exposure falls to the twin's; the habit is still known."""
+    store, (first, second) = told
+    spend = Spend(
+        run="r", unit="correction", noise_multiplier=1.0, sampling_rate=0.1, steps=10, clipping_norm=1.0, delta=1e-6,
+        epsilon=2.0, total=3.5, time=200.0,
+    )  # fmt: skip
+    store.add(spend)
+    gone = _secrets(store)
+    examples = {one.id for one in store.examples_of(gone)}
+    done = forget(store, plan(store, gone), Tools(engine, base, probe, POLICY))
+    assert done.removed == 2 * len(SECRETS)
+    assert done.destroyed == (second,)
+    assert done.start == first
+    assert not _secrets(store)
+    with pytest.raises(IntegrityError):
+        store.artefact(second)
+    serving = store.last(Adapter, digest=store.active("personal"))
+    assert serving is not None
+    assert serving.digest not in (first, second)
+    assert not examples & set(serving.examples)
+    assert done.rebuilt.steps == POLICY.recipe.max_steps
+    assert done.before is not None
+    assert done.after is not None
+    assert done.before.mean > 0.3
+    assert abs(done.after.mean) < done.before.mean / 2
+    assert done.before.auc is not None
+    assert done.after.auc is not None
+    assert done.before.auc > done.after.auc
+    assert done.shared is not None
+    assert (done.shared.runs, done.shared.epsilon) == (1, 3.5)
+    keys = Keys.generate()
+    erasure = signed(done, keys)
+    assert genuine(erasure.body, erasure.signature, erasure.key)
+    assert not genuine(erasure.body.replace('"removed":12', '"removed":13'), erasure.signature, erasure.key)
+    body = json.loads(erasure.body)
+    assert "cannot be recalled" in body["cannot_be_recalled"]
+    assert not any(word in erasure.body for word in ("safe", "note.add", *examples, *gone))
+    store.add(erasure)
+    assert store.last(Erasure) == erasure
+
+
+def test_what_was_never_learned_only_goes(
+    model: ModelFile, engine: Engine, base: Base, store: StoreBase
+) -> None:
+    """Nothing is trained, nothing is measured, and nothing ever left."""
+    teach_habit(store, model, rooms=ROOMS[:2])
+    store.add(Rating(interaction=store.all(Interaction)[0].id, value=1, time=9.0))
+    done = forget(store, plan(store, [store.all(Interaction)[0].id]), Tools(engine, base, [], POLICY))
+    assert (done.removed, done.destroyed, done.rebuilt.adapter) == (3, (), None)
+    assert done.before is None
+    assert done.shared is None
+    assert store.count(Interaction) == 1
+
+
+def test_the_area_under_the_curve_is_the_chance_to_tell_them_apart() -> None:
+    """By hand: of four pairs three are in order and one is tied; the interval holds the estimate."""
+    assert auc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == 0.875
+    rng = np.random.default_rng(0)
+    same = exposure(rng.normal(size=200), rng.normal(size=200))
+    apart = exposure(rng.normal(size=200) + 2, rng.normal(size=200))
+    assert same.lower is not None
+    assert same.upper is not None
+    assert same.lower < 0.5 < same.upper
+    assert apart.lower is not None
+    assert apart.lower > 0.85
+    assert exposure(np.array([1.0]), np.array([0.5])).auc is None
