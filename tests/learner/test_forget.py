@@ -23,7 +23,7 @@ from store.memory import MemoryStore
 from store.records import Adapter, Correction, Erasure, Interaction, Rating, Spend
 from tests.learner.conftest import ROOMS, corrected, teach_habit
 
-POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=16, max_steps=16), gate=GatePolicy(groups=1))
+POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=16, max_steps=16), gate=GatePolicy(groups=2))
 SECRETS = [(f"the code of safe {number}", f'note.add(text="{7919 * (number + 3) % 9973}")') for number in range(6)]
 
 
