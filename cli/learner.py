@@ -121,7 +121,8 @@ def _run(session: Session, store: StoreBase, keys: "Keys", asked: threading.Even
     manners = session.config.learner
     if not session.as_json:
         say(f"Learning after every {manners.every} new corrections, when it disturbs nobody. Ctrl-C ends it.")
-    duty = daemon.Duty(store, session.home, keys, session.model().path, LearnPolicy(), manners)
+    model, retention = session.model().path, session.config.retention.policy()
+    duty = daemon.Duty(store, session.home, keys, model, LearnPolicy(), manners, retention=retention)
     daemon.run(duty, stop=asked, tell=tell)
 
 

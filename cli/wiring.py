@@ -185,7 +185,11 @@ class Wiring:
         from learner.policy import LearnPolicy
 
         session, model = self._session, self._engine.model.path
-        duty = daemon.Duty(self._store, session.home, self._keys, model, LearnPolicy(), session.config.learner)
+        settings = session.config
+        duty = daemon.Duty(
+            self._store, session.home, self._keys, model, LearnPolicy(), settings.learner,
+            retention=settings.retention.policy(),
+        )  # fmt: skip
         daemon.run(duty, stop=self._stop, tell=self._tell)
 
     def _run_once(self) -> None:

@@ -18,14 +18,18 @@ from store.records import (
     Consent,
     Correction,
     Egress,
+    Erasure,
     Example,
     Interaction,
+    LiveVerdict,
     Message,
     Rating,
+    Receipt,
     Review,
     Signal,
     Slice,
     Spend,
+    Trial,
     Verdict,
 )
 from tests.store.samples import MODEL, correction, interaction, rating
@@ -42,7 +46,14 @@ ONE_OF_EACH = [
         adapter=MODEL, decision="adopt", reason="better", gain=1.5, lower=0.5, upper=2.5, evidence=7,
         slices=(Slice(name="probe", count=3, before=90.0, after=91.5),), fixed=("x",), time=1.0,
     ),
+    Receipt(run="r", outcome="adopt", wall=2.5, cpu=2.0, peak=10, joules=None, tokens=5, time=1.0),
     Activation(slot="shared", adapter=None, reason="rolled back", time=1.0),
+    Trial(adapter=MODEL, champion=None, share=0.25, time=1.0),
+    LiveVerdict(
+        adapter=MODEL, champion=None, decision="keep", evidence=1.5, share=1.0, requests=200, corrections=3,
+        champion_requests=200, champion_corrections=9, time=1.0,
+    ),
+    Erasure(body="{}", signature="00", key="00", time=1.0),
     Consent(purpose="share", granted=True, destination="fleet", terms="words", time=1.0),
     Spend(
         run="r1", unit="correction", noise_multiplier=1.1, sampling_rate=0.1, steps=10, clipping_norm=1.0,
