@@ -1,7 +1,6 @@
 """Forgetting on the embedded model: words and adapters go, the rest is learned again, the receipt tells."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +8,14 @@ import pytest
 from feedback.engine import Engine
 from feedback.models import ModelFile
 from learner.base import Base
-from learner.cycle import learn
 from learner.erasure import genuine, signed
+from learner.export import from_gguf, to_gguf
 from learner.exposure import auc, exposure
 from learner.forget import Tools, forget, plan
 from learner.gate import GatePolicy
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
+from learner.train import train
 from store.base import StoreBase
 from store.errors import IntegrityError
 from store.keys import Keys
@@ -28,20 +28,28 @@ SECRETS = [(f"the code of safe {number}", f'note.add(text="{7919 * (number + 3) 
 
 
 @pytest.fixture(scope="module")
-def told(model: ModelFile, engine: Engine, base: Base, probe: list[tuple[str, str]]) -> tuple[StoreBase, list[str]]:
-    """An owner who taught a habit, then secrets, after both of which the model learned; and what it serves."""
+def told(model: ModelFile, engine: Engine, base: Base) -> tuple[StoreBase, list[str]]:
+    """An owner who taught a habit, then secrets, after both of which an adapter was made; and these adapters."""
     store = MemoryStore()
-    serving: list[str] = []
     teach_habit(store, model)
-    loose = replace(POLICY, gate=replace(POLICY.gate, max_fall=100.0, confidence=0.1))
-    learn(store, engine, base, probe, loose)
-    serving.append(store.active("personal") or "")
+    first = _adopt(store, base, None)
     for time, (prompt, answer) in enumerate(SECRETS):
         corrected(store, model, prompt, "music.stop()", answer, 100.0 + time)
     teach_habit(store, model, rooms=("shed", "loft", "roof"))
-    learn(store, engine, base, probe, loose)
-    serving.append(store.active("personal") or "")
-    return store, serving
+    return store, [first, _adopt(store, base, first)]
+
+
+def _adopt(store: StoreBase, base: Base, parent: str | None) -> str:
+    """Learn everything there is on top of `parent` and serve it, whatever a gate would say of secrets."""
+    start = from_gguf(store.artefact(parent), base.geometry, base.digest) if parent else None
+    examples = store.examples()
+    name = store.put_artefact(
+        to_gguf(train(base, examples, [], POLICY.recipe, start=start), base.geometry, base.digest)
+    )
+    ids = tuple(one.id for one in examples)
+    store.add(Adapter(slot="personal", digest=name, base=base.digest, parent=parent, examples=ids, time=50.0))
+    store.activate("personal", name, "test")
+    return name
 
 
 def _secrets(store: StoreBase) -> list[str]:
