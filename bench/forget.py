@@ -2,8 +2,8 @@
 
 An owner of the demo teaches three times: habits, and sayings of which each is told once and follows no rule (a code for
 a thing), which is what can only be memorised. After each time an adapter continues the one before, as learning runs do.
-Then the sayings of one slice are forgotten by `learner.forget.forget`, the product's own path: exposure before and after
-against a twin that never saw them, and the rebuild's steps and processor time against training all slices from nothing.
+Then the sayings of one slice are forgotten by `learner.forget.forget`, the product's own path: exposure before and
+after against a twin that never saw them, and the cost of the rebuild against training all slices from nothing.
 """
 
 import argparse

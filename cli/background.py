@@ -1,4 +1,4 @@
-"""Who holds a named lock of the store: how `status` sees the background loop and `learn --stop` ends it."""
+"""Who holds a named lock of the store: how `status` sees the background learner and `learner stop` ends it."""
 
 from pathlib import Path
 
