@@ -291,14 +291,14 @@ def test_the_support_archive_lists_its_parts_and_holds_no_words(ready: Call, hom
 
 
 def test_the_background_loop_applies_retention(ready: Call, home: Path) -> None:
-    """What is past its days is gone soon after `learn --watch` started; what is young stays."""
+    """What is past its days is gone soon after `learner run` started; what is young stays."""
     with Session(place=home).store() as store:
         young = said(2).__class__(
             messages=(Message("user", "young"),), answer="a", model=said(1).model, time=time.time()
         )
         store.add_all([said(1), young])
-    (home / "config.toml").write_text("[retention]\ninteractions = 30\n[learn]\npoll = 0.1\n")
-    command = [sys.executable, "-m", "cli.main", "--home", str(home), "learn", "--watch"]
+    (home / "config.toml").write_text("[retention]\ninteractions = 30\n[learner]\nlook_every = 0.1\n")
+    command = [sys.executable, "-m", "cli.main", "--home", str(home), "learner", "run"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         until = time.monotonic() + 60
         while ready("log", "list", "--json").data["count"] == 2 and time.monotonic() < until:
