@@ -1,8 +1,12 @@
-"""Measures commits, bulk inserts, search, opening and three writers at once; ours and plain take turns."""
+"""Measures commits, bulk inserts, search, opening and three writers at once; ours and plain take turns.
+
+`python -m bench.store [commits] [searching] [together]`; all three without arguments.
+"""
 
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -124,8 +128,10 @@ def _write(home: Home, raw: bytes, writer: int) -> tuple[int, list[float]]:
     return busy, times
 
 
+PARTS = {"commits": commits, "searching": searching, "together": together}
+
 if __name__ == "__main__":
     print(f"load average {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        for part in (commits, searching, together):
-            part(Path(name))
+        for part in sys.argv[1:] or PARTS:
+            PARTS[part](Path(name))

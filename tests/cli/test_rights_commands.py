@@ -15,6 +15,7 @@ import pytest
 from cli.session import Session
 from store.keys import unlock
 from store.paths import Home
+from store.protectors import Argon2Cost, Passphrase
 from store.records import Consent, Interaction, Message, Spend
 from store.store import Store
 from tests.cli.helpers import Call
@@ -308,3 +309,31 @@ def test_the_background_loop_applies_retention(ready: Call, home: Path) -> None:
     assert [one["request"] for one in ready("log", "list", "--json").data["interactions"]] == ["young"]
     with Store.open(Home.at(home), unlock(Home.at(home))) as store:
         assert store.verify().ok
+
+
+OPENING = [
+    line.split()
+    for line in (
+        "status", "doctor", "log list", "log search x", "log show 00000000", "log rm 00000000 --yes", "log export FILE",
+        "log import HERE", "key rotate", "key change-passphrase --new-passphrase-file HERE", "backup create FOLDER",
+        "privacy verify",
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", OPENING, ids=" ".join)
+def test_each_command_says_missing_locked_wrong_key_and_damaged(
+    call: Call, home: Path, tmp_path: Path, phrases: dict[str, str], words: list[str]
+) -> None:
+    """Exit 10 without a store, 11 without a passphrase, 12 with a wrong one, 13 when key.json is damaged."""
+    places = {"FILE": str(tmp_path / "out"), "HERE": phrases["new"], "FOLDER": str(tmp_path / "copies")}
+    command = [places.get(word, word) for word in words]
+    wrong = ["--passphrase-file", phrases["wrong"]]
+    assert call(*wrong, *command, "--json").code == 10
+    Store.create(Home.at(home), Passphrase("the old four words", Argon2Cost.small())).close()
+    assert call(*command, "--json").code == 11
+    assert call(*wrong, *command, "--json").code == 12
+    (home / "data" / "key.json").write_text("{}")
+    assert call(*wrong, *command, "--json").code == 13
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "copies").exists()
