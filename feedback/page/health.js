@@ -28,5 +28,5 @@ function draw() {
 
 function view(line) {
 	const name = has(`check.${line.name}`) ? t(`check.${line.name}`) : line.name;
-	return li(line.level, icon(SIGNS[line.level]), div("", p("", span("strong", name), span("sr", ` (${t(`level.${line.level}`)})`)), p("soft", said(line.text)), line.fix && p(line.fix.includes("`") ? "" : "mono", said(line.fix.replaceAll("`", "")))));
+	return li(line.level, icon(SIGNS[line.level]), div("", p("", span("strong", name), span("sr", ` (${t(`level.${line.level}`)})`)), p("soft", said(line.text)), line.fix && p("small", /^[a-z]/.test(line.fix) ? line.fix : said(line.fix.replaceAll("`", "")))));
 }
