@@ -68,7 +68,7 @@ export function edit(turn, on, node) {
 function told(on, back) {
 	const { waiting = 0, every = 0 } = state.status?.learning ?? {};
 	const rest = every - waiting - 1;
-	notice(rest > 0 ? t("kept_more", { n: rest }) : t("kept_soon"), { back, kind: "good", link: ["learn_now", on.learn] });
+	notice(rest > 0 ? t("kept_more", { n: rest }) : t("kept_soon"), { back, link: ["learn_now", on.learn] });
 }
 
 async function rate(turn, rating, on) {

@@ -123,7 +123,7 @@ function tellOutcome() {
 	ended = now;
 	if (first || !last) return;
 	const good = last.decision === "adopt";
-	notice(sentences(t(`outcome.${last.decision}`), !good && said(last.reason)), { kind: good ? "good" : "", link: ["see", () => { location.hash = "#learning"; }] });
+	notice(sentences(t(`outcome.${last.decision}`), !good && said(last.reason)), { link: ["see", () => { location.hash = "#learning"; }] });
 }
 
 function globalKeys(key) {

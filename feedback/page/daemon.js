@@ -23,14 +23,14 @@ export async function signIn(token) {
 }
 
 async function request(method, path, body, signal) {
-	const headers = { Accept: "application/json" };
+	const headers = {};
 	if (body !== undefined) headers["Content-Type"] = "application/json";
 	if (UNSAFE.includes(method) && csrf) headers["X-CSRF-Token"] = csrf;
 	let answer;
 	try {
 		answer = await fetch(path, {
 			method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body),
-			credentials: "same-origin", cache: "no-store", redirect: "error",
+			cache: "no-store", redirect: "error",
 		});
 	} catch (error) {
 		if (error.name === "AbortError") throw error;
@@ -152,6 +152,5 @@ export function listen(tell, state) {
 		for (const kind of KINDS) source.addEventListener(kind, () => tell(kind));
 	};
 	open();
-	addEventListener("online", open);
 	document.addEventListener("visibilitychange", () => { if (!document.hidden && source.readyState === 2) open(); });
 }

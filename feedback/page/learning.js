@@ -64,7 +64,7 @@ function progress({ phase, step: done, steps }) {
 
 // What the learner is waiting for: its own reason when it gives one.
 function sentence(learner, { waiting = 0, every = 0 }) {
-	if (learner.code) return said(learner.reason);
+	if (learner.code && learner.code !== "backlog") return t("waits", { why: said(learner.reason) });
 	if (!waiting) return t("nothing_waits");
 	return sentences(t("waiting", { n: waiting }), waiting < every ? t("until_learning", { n: every - waiting }) : t("learns_soon"));
 }
@@ -73,7 +73,7 @@ async function rollBack() {
 	if (!(await ask(t("roll_back_title"), t("roll_back_text"), "roll_back"))) return;
 	const done = await guarded(() => post("/api/adapters/rollback", { slot: "personal" }));
 	await from.load();
-	if (done) notice(t("rolled_back"), { kind: "good" });
+	if (done) notice(t("rolled_back"));
 }
 
 function graph(measured) {

@@ -38,7 +38,7 @@ function consent(purpose) {
 async function decide(purpose, box) {
 	const granted = box.checked;
 	const done = await guarded(() => put("/api/privacy/consents", { purpose, granted }));
-	if (done) notice(t(granted ? "consent_given" : "consent_taken", { what: t(`consent.${purpose}`) }), { kind: "good" });
+	if (done) notice(t(granted ? "consent_given" : "consent_taken", { what: t(`consent.${purpose}`) }));
 	else box.checked = !granted;
 	await from.load();
 	void guarded(refreshStatus);

@@ -60,7 +60,7 @@ function edit(one, node, on) {
 		close();
 		node.focus();
 		await on.reload();
-		notice(t("saved"), { kind: "good" });
+		notice(t("saved"));
 	};
 	openEditor(node, node.querySelector(".body"), one, save, () => node.focus());
 }
