@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wipe": ("cli.wipe", "Remove the store for good, its keys first."),
     "status": ("cli.status", "What is stored, served and waiting."),
     "doctor": ("cli.doctor", "Check everything; one line and one remedy for each."),
-    "report": ("cli.report_command", "Write a page on what was learned, what it cost, and what ever left the device; numbers only."),
+    "report": ("cli.report_command", "Write a page on what was learned, spent and sent; numbers only."),
     "replay": ("cli.replay", "Run the loop on somebody's log and measure what it brings."),
     "demo": ("cli.demo", "Show the whole loop in minutes, on the embedded model, with nothing of yours."),
     "completion": ("cli.completion", "Shell completion for bash, zsh and fish."),
