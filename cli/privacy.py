@@ -10,10 +10,11 @@ import click
 from cli.base import Group
 from cli.output import Report, facts, short, table, when
 from cli.privacy_audit import audit
+from cli.privacy_plan import plan
 from cli.session import Session, confirm
 from cli.status import PURPOSES, consents, spent
 from store.base import StoreBase
-from store.errors import BudgetExhausted, IntegrityError, UsageError
+from store.errors import IntegrityError, UsageError
 from store.records import Consent, Egress, Purpose, Spend, digest
 
 EXITS = (10, 11, 12, 13)
@@ -29,6 +30,7 @@ def privacy() -> None:
     """Consents, budget, and everything that ever left."""
 
 
+privacy.add_command(plan)
 privacy.add_command(audit)
 
 
@@ -119,59 +121,6 @@ def verify(session: Session) -> Report:
         message = f"{len(report.problems)} findings; the first: {first.message}"
         raise IntegrityError(message, hint="`corrigible doctor` lists all.", code=first.code)
     return Report({"records": report.records, "problems": []}, lambda: f"{report.records} records, all whole.")
-
-
-@privacy.command(
-    examples=["corrigible privacy plan --epsilon 2", "corrigible privacy plan --noise 1.1 --rounds 3"],
-    exits=[*EXITS, 14],
-)
-@click.option("--epsilon", type=click.FloatRange(0, min_open=True), help="Total to stay within; gives the noise.")
-@click.option("--noise", type=click.FloatRange(0, min_open=True), help="Noise multiplier; gives the epsilon.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
-@click.option(
-    "--rate", type=click.FloatRange(0, 1, min_open=True), default=0.1, show_default=True, help="Sampling rate."
-)
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps per round.")
-@click.pass_obj
-def plan(session: Session, epsilon: float | None, noise: float | None, rounds: int, rate: float, steps: int) -> Report:
-    """What rounds of sharing would cost on top of what is spent; nothing is spent by asking.
-
-    Refused where the total would pass your cap.
-    """
-    from learner.accountant import MechanismRun, calibrate, runs_of
-    from learner.accountant import epsilon as total_epsilon
-
-    if (epsilon is None) == (noise is None):
-        raise UsageError("Give either --epsilon or --noise.")
-    limits = session.config.privacy
-    with session.store() as store:
-        before = runs_of(store.all(Spend))
-    sigma = noise or calibrate(epsilon or 0, limits.delta, sampling_rate=rate, steps=steps * rounds, spent=before)
-    total = total_epsilon([*before, MechanismRun(sigma, rate, steps * rounds)], limits.delta)
-    if total > limits.epsilon_cap:
-        raise BudgetExhausted(
-            f"This would bring the total to epsilon {total:.2f}; your cap is {limits.epsilon_cap:g}.",
-            hint="More noise, fewer rounds, or a higher epsilon_cap under [privacy] in the settings.",
-        )
-    one = total_epsilon([MechanismRun(sigma, rate, steps)], limits.delta)
-    data = {
-        "noise_multiplier": sigma,
-        "sampling_rate": rate,
-        "steps": steps,
-        "rounds": rounds,
-        "epsilon_per_round": one,
-        "epsilon_total": total,
-        "cap": limits.epsilon_cap,
-        "delta": limits.delta,
-        "unit": "correction",
-    }
-    rows = {
-        "noise": f"{sigma:.3f} times the clipping norm in every step",
-        "a round": f"epsilon {one:.3f}",
-        "in all": f"epsilon {total:.3f} with what is spent already; cap {limits.epsilon_cap:g}",
-        "unit": f"one correction, at delta {limits.delta:g}; noise is added on this device",
-    }
-    return Report(data, lambda: facts(rows))
 
 
 @privacy.command(

@@ -148,6 +148,11 @@ def epsilon(specs: Sequence[DeviceSpec], delta: float) -> float:
     return epsilon_concentrated(rho, 0.9 * delta)
 
 
+def cost(noise_multiplier: float, rounds: int, delta: float) -> float:
+    """Return epsilon per device of `rounds` rounds at one noise multiplier, where shares are not too coarse."""
+    return epsilon_concentrated(rounds / (2 * noise_multiplier**2), 0.9 * delta)
+
+
 def calibrate(target: float, delta: float, rounds: int) -> float:
     """Return the least noise multiplier (to 0.1 %) with which `rounds` rounds stay within `target` per device.
 
@@ -155,12 +160,11 @@ def calibrate(target: float, delta: float, rounds: int) -> float:
         UsageError: no noise multiplier up to 10,000 is enough.
     """
     low, high = 0.0, 1e4
-    if epsilon_concentrated(rounds / (2 * high**2), 0.9 * delta) > target:
+    if cost(high, rounds, delta) > target:
         raise UsageError(f"no amount of noise fits epsilon {target:g} at delta {delta:g}", code="no_budget")
     while high - low > 1e-3 * high:
         middle = (low + high) / 2
-        fits = epsilon_concentrated(rounds / (2 * middle**2), 0.9 * delta) <= target
-        low, high = (low, middle) if fits else (middle, high)
+        low, high = (low, middle) if cost(middle, rounds, delta) <= target else (middle, high)
     return high
 
 

@@ -46,8 +46,12 @@ class Child:
         return self.process.poll() is None
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Return the whole environment of a child: nothing is inherited, so no proxy or token slips in."""
+def environment(home: Path, door: int = 0) -> dict[str, str]:
+    """Return the whole environment of a child: nothing is inherited, so no proxy or token slips in.
+
+    Args:
+        door: loopback port of the proxy that all its outgoing connections take; 0: none.
+    """
     binaries = Path(sys.executable).parent
     return {
         "PATH": f"{binaries}{os.pathsep}{os.defpath}",
@@ -57,12 +61,18 @@ def environment(home: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
+        **({"ALL_PROXY": f"http://127.0.0.1:{door}"} if door else {}),
         **SWITCHED_OFF,
     }
 
 
-def spawn(name: str, command: Sequence[str], folder: Path, *, stdin: bytes | None = None) -> Child:
-    """Start `command` in its own process group with ``folder/name`` as its home and ``folder/name.log`` as output."""
+def spawn(name: str, command: Sequence[str], folder: Path, *, stdin: bytes | None = None, door: int = 0) -> Child:
+    """Start `command` in its own process group with ``folder/name`` as its home and ``folder/name.log`` as output.
+
+    Args:
+        stdin: what it reads; None: nothing.
+        door: see `environment`.
+    """
     home = folder / name
     home.mkdir(mode=0o700, exist_ok=True)
     log = folder / f"{name}.log"
@@ -72,7 +82,7 @@ def spawn(name: str, command: Sequence[str], folder: Path, *, stdin: bytes | Non
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(home),
+            env=environment(home, door),
             cwd=home,
             start_new_session=True,
         )
@@ -83,12 +93,12 @@ def spawn(name: str, command: Sequence[str], folder: Path, *, stdin: bytes | Non
     return Child(name, process, log)
 
 
-def flower(name: str, command: str, arguments: Mapping[str, object], folder: Path) -> Child:
+def flower(name: str, command: str, arguments: Mapping[str, object], folder: Path, *, door: int = 0) -> Child:
     """Start one of Flower's commands on a leash; an argument whose value is True is a bare flag."""
     words = [sys.executable, "-m", "federation.leash", str(os.getpid()), command]
     for option, value in arguments.items():
         words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
-    return spawn(name, words, folder)
+    return spawn(name, words, folder, door=door)
 
 
 def stop(children: Sequence[Child], grace: float = GRACE) -> None:

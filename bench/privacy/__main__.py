@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("base", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1, help="rounds the budget is spread over")
     parser.add_argument("--size", type=int, default=40, help="corrections a device")
     arguments = parser.parse_args()
     begun = time.process_time()
@@ -102,12 +102,12 @@ def main() -> int:
         learning_rate=RATES[0], rank=2, alpha=4.0, seed_a=20_261_123, layers=99, max_tokens=data.MAX_TOKENS,
     )  # fmt: skip
     fleet = Fleet(
-        base, data.devices(logs, arguments.size, REAL), data.strangers(base, logs, 75),
-        data.probe(base, arguments.folder, 150), spec,
+        base, data.devices(logs, arguments.size, REAL), data.strangers(base, logs, 60),
+        data.probe(base, arguments.folder, 120), spec,
     )  # fmt: skip
     floor = exact(base, fleet.probe, None)
     nothing = Row("none", 0, math.inf, 0.0, 0.0, 100 - exact(base, fleet.newcomers, None), floor)
-    tuning = data.encode_all(base, logs[data.TUNING][-75:], max_tokens=data.MAX_TOKENS)
+    tuning = data.encode_all(base, logs[data.TUNING][-60:], max_tokens=data.MAX_TOKENS)
     fleet = replace(fleet, spec=replace(spec, learning_rate=choose_rate(fleet, tuning, floor)))
     first = changes(fleet, start(fleet), len(fleet.devices))
     rows = [nothing]
@@ -117,8 +117,8 @@ def main() -> int:
     ]:
         rows.append(course(fleet, arguments.rounds, setting, first, floor))
         print(rows[-1], f"{time.process_time() - begun:.0f} s", flush=True)
-    for devices in (4, 16, len(fleet.devices)):
-        rows.append(without_privacy(fleet, arguments.rounds, devices, floor, steps=4))
+    for devices in (4, len(fleet.devices)):
+        rows.append(without_privacy(fleet, 2, devices, floor, steps=4))
         print(rows[-1], f"{time.process_time() - begun:.0f} s", flush=True)
     facts = {
         "corrections_a_device": arguments.size, "real_devices": len(fleet.devices), "rounds": arguments.rounds,

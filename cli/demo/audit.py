@@ -56,7 +56,7 @@ def _encoded(sentence: str, data: bytes) -> bool:
 
 def read_ledger(name: str, store: StoreBase) -> Ledger:
     """Return what a device has on file about everything that left it."""
-    spends, sent = store.all(Spend), store.all(Egress)
+    spends, sent = store.all(Spend), [one for one in store.all(Egress) if one.purpose == "share"]
     paid = {spend.payload for spend in spends}
     return Ledger(
         name=name,

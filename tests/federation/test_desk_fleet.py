@@ -70,8 +70,11 @@ def test_a_round_over_real_flower_processes(tmp_path: Path) -> None:
     sent = 0
     for device in devices:
         with Store.open(device.home, unlock(device.home)) as store:
-            (spend,), (egress,) = store.all(Spend), store.all(Egress)
+            (spend,), entries = store.all(Spend), store.all(Egress)
+            (egress,) = (one for one in entries if one.purpose == "share")
+            wire = [one.size for one in entries if one.purpose == "transport"]
             assert spend.payload == egress.payload
+            assert sum(wire) > egress.size
             assert spend.total == pytest.approx(manifest.epsilon_total)
             sent += egress.size
     assert sent == report["bytes_in"]
