@@ -75,7 +75,9 @@ class SystemNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
     released = 0  # steps whose noise was added so far
 
     def accumulate(self) -> None:
-        """Clip the per-example gradients at hand, add them to the step's sum and forget them."""
+        """Clip the per-example gradients at hand, in float32, add them to the step's sum and forget them."""
+        for parameter in self.params:
+            parameter.grad_sample = parameter.grad_sample.float()
         self._silence()
         self.clip_and_accumulate()
         self._forget()
