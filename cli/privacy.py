@@ -13,11 +13,13 @@ from cli.privacy_audit import audit
 from cli.privacy_plan import plan
 from cli.session import Session, confirm
 from cli.status import PURPOSES, consents, spent
+from federation.claim import claim, terms
 from store.base import StoreBase
 from store.errors import IntegrityError, UsageError
 from store.records import Consent, Egress, Purpose, Spend, digest
 
 EXITS = (10, 11, 12, 13)
+WIRE = "transport"  # purpose of the entries that count encrypted streams; what they carry has entries of its own
 TERMS: dict[Purpose, str] = {
     "log": "Conversations are kept in the encrypted store on this device.",
     "learn": "Corrections train a personal adapter on this device; it never leaves it.",
@@ -38,17 +40,25 @@ privacy.add_command(audit)
 @click.pass_obj
 def status(session: Session) -> Report:
     """What you agreed to, and how much of the privacy budget is spent."""
-    cap = session.config.privacy.epsilon_cap
+    limits = session.config.privacy
     with session.store() as store:
-        agreed, total, sent = consents(store), spent(store), store.count(Egress)
-        size = sum(egress.size for egress in store.all(Egress))
-    data = {"consents": agreed, "budget": {**total, "cap": cap}, "messages": sent, "bytes": size}
-    delta = session.config.privacy.delta if total["delta"] is None else total["delta"]
+        agreed, total, entries = consents(store), spent(store), store.all(Egress)
+    told = [entry for entry in entries if entry.purpose != WIRE]
+    size, wire = (sum(one.size for one in group) for group in (told, [one for one in entries if one.purpose == WIRE]))
+    data = {
+        "consents": agreed,
+        "budget": {**total, "cap": limits.epsilon_cap},
+        "messages": len(told),
+        "bytes": size,
+        "wire_bytes": wire,
+    }
+    delta = limits.delta if total["delta"] is None else total["delta"]
+    caps = {"month": limits.epsilon_cap_month, "year": limits.epsilon_cap, "life": limits.epsilon_cap_life}
     rows = {
         "consents": ", ".join(f"{name} {'on' if granted else 'off'}" for name, granted in agreed.items()),
-        "budget": f"epsilon {total['epsilon']:.2f} of {cap:g} spent in {total['runs']} runs, at delta {delta:g}",
-        "unit": f"one {total['unit']}: with or without it, what left looks alike; the server is not trusted",
-        "left": f"{sent} messages, {size} bytes, none of them text",
+        "spent": f"{claim(total['epsilon'], delta, total['unit'])}, in {total['runs']} runs",
+        "caps": ", ".join(f"epsilon {cap:g} a {name}" for name, cap in caps.items() if cap is not None),
+        "left": f"{len(told)} messages, {size} bytes; with handshakes and polls {wire} bytes on the wire",
     }
     return Report(data, lambda: facts(rows))
 
@@ -107,7 +117,8 @@ def ledger(session: Session) -> Report:
         for one in egresses
     ]
     columns = ("time", "purpose", "to", "bytes", "payload", "epsilon", "life total", "delta", "unit")
-    return Report(data, lambda: table(*columns, rows=rows) if rows else "Nothing ever left this device.")
+    title = f"epsilon per {spends[-1].unit} ({terms(spends[-1].unit)})" if spends else ""
+    return Report(data, lambda: table(*columns, rows=rows, title=title) if rows else "Nothing ever left this device.")
 
 
 @privacy.command(examples=["corrigible privacy verify"], exits=EXITS)
@@ -135,14 +146,17 @@ def preview(session: Session, out: Path | None) -> Report:
     """
     with session.store() as store:
         message, data = next_update(session, store)
+    lines = "\n".join(data["account"])
     if out is not None:
         out.write_bytes(message)
+        out.with_name(f"{out.name}.txt").write_text(f"{lines}\n", encoding="utf-8")
     rows = {
         "to": short(data["fleet"]),
         "size": f"{data['bytes']} bytes, the same for every device and whatever you corrected",
         "content": f"{data['numbers']} noised numbers behind a header of public figures; no text",
-        "costs": f"epsilon {data['epsilon']:.3f} per {data['unit']} at delta {data['delta']:g}",
+        "costs": claim(data["epsilon"], data["delta"], data["unit"]),
         "begins with": data["begins_with"],
+        "byte by byte": lines,
     }
     return Report(data, lambda: facts(rows))
 
@@ -150,6 +164,7 @@ def preview(session: Session, out: Path | None) -> Report:
 def next_update(session: Session, store: StoreBase) -> tuple[bytes, dict[str, Any]]:
     """Make the message of the next round and the account of it; nothing is sent or spent."""
     from cli.fleet import membership
+    from federation.preview import account
     from federation.preview import preview as make
     from federation.standard import standard_plan
     from federation.train import private_trainer
@@ -172,6 +187,7 @@ def next_update(session: Session, store: StoreBase) -> tuple[bytes, dict[str, An
         "delta": place.limits.delta,
         "unit": update.expected.spec.unit,
         "begins_with": message[:48].hex(" "),
+        "account": account(update),
     }
 
 

@@ -10,6 +10,7 @@ from cli.background import holder
 from cli.base import Command
 from cli.output import Report, facts, short, when
 from cli.session import SLOTS, Session
+from federation.claim import claim
 from learner.state import read
 from store.base import StoreBase
 from store.records import Adapter, Consent, Correction, Example, Interaction, Purpose, Rating, Spend, Verdict
@@ -103,9 +104,8 @@ def _words(data: dict[str, Any]) -> dict[str, str]:
     """Return the rows a person reads."""
     counts, learning, privacy = data["counts"], data["learning"], data["privacy"]
     last = learning["last"]
-    shared = f"{privacy['runs']} private runs, epsilon {privacy['epsilon']:.2f} per {privacy['unit']}"
-    if privacy["runs"]:
-        shared += f" at delta {privacy['delta']:g}"
+    spent = claim(privacy["epsilon"], privacy["delta"], privacy["unit"]) if privacy["runs"] else ""
+    shared = f"{privacy['runs']} private runs; {spent}"
     return {
         "store": data["home"],
         "key": data["key"]["backend"] + (f" — {data['key']['warning']}" if data["key"]["warning"] else ""),
