@@ -165,13 +165,12 @@ def _devices(
 ) -> None:
     """Enroll what is new, start one SuperNode per device and the workers behind them."""
     posts, state = [], server.state()
-    ports = free_ports(2 * len(devices))
-    for device, port, door in zip(devices, ports[::2], ports[1::2], strict=True):
+    for device, port in zip(devices, free_ports(len(devices)), strict=True):
         place = membership.read(device.membership)
         _enroll(state, operator, device.name, place)
         secret = scratch / f"{device.name}.secret"
         pki.write_private(secret, secrets.token_bytes(pki.SUPEREXEC_SECRET_BYTES))
-        children.append(_supernode(device.name, place, address, port, server.authority, secret, scratch, door))
+        children.append(_supernode(device.name, place, address, port, server.authority, secret, scratch))
         posts.append(
             Post(
                 home=str(device.home.root),
@@ -179,8 +178,6 @@ def _devices(
                 membership=str(device.membership),
                 address=f"127.0.0.1:{port}",
                 secret=str(secret),
-                door=door,
-                target=address,
             )
         )
     for number in range(min(runners, len(posts))):
@@ -206,10 +203,8 @@ def _supernode(
     authority: Path,
     secret: Path,
     scratch: Path,
-    door: int,
 ) -> Child:
-    """Start one device's SuperNode; its runtime interface is on loopback and asks for the secret, and it calls out
-    through its device's `door` alone."""
+    """Start one device's SuperNode; its runtime interface is on loopback and asks for the secret."""
     arguments = {
         "root-certificates": authority,
         "superlink": address,
@@ -219,7 +214,7 @@ def _supernode(
         "isolation": "process",
         "superexec-auth-secret-file": secret,
     }
-    return flower(f"node-{name}", "flower-supernode", arguments, scratch, door=door)
+    return flower(f"node-{name}", "flower-supernode", arguments, scratch)
 
 
 def _follow(

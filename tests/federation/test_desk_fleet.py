@@ -70,11 +70,8 @@ def test_a_round_over_real_flower_processes(tmp_path: Path) -> None:
     sent = 0
     for device in devices:
         with Store.open(device.home, unlock(device.home)) as store:
-            (spend,), entries = store.all(Spend), store.all(Egress)
-            (egress,) = (one for one in entries if one.purpose == "share")
-            wire = [one.size for one in entries if one.purpose == "transport"]
+            (spend,), (egress,) = store.all(Spend), store.all(Egress)
             assert spend.payload == egress.payload
-            assert sum(wire) > egress.size
             assert spend.total == pytest.approx(manifest.epsilon_total)
             sent += egress.size
     assert sent == report["bytes_in"]
