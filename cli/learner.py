@@ -14,9 +14,10 @@ from cli.background import holder
 from cli.base import Group
 from cli.learn import outcome
 from cli.output import Report, emit, say, short, when
+from cli.runtime import running
 from cli.session import Session
 from store.base import StoreBase
-from store.errors import CorrigibleError, DaemonUnreachable
+from store.errors import CorrigibleError, DaemonUnreachable, UsageError
 from store.records import LiveVerdict, Verdict
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ def stop(session: Session) -> Report:
     process = holder(lock)
     if process is None:
         raise DaemonUnreachable("No background learner is running.", hint="`corrigible learner run` starts one.")
+    gateway = running(session.home)
+    if gateway is not None and gateway.process == process:
+        raise UsageError("The learner runs inside `corrigible up`.", hint="`corrigible down` ends both.", code="in_up")
     os.kill(process, signal.SIGTERM)
     end = time.monotonic() + PATIENCE
     while holder(lock) == process:
