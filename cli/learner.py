@@ -6,14 +6,14 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.background import holder
 from cli.base import Group
 from cli.learn import outcome
-from cli.output import Report, emit, say, short, when
+from cli.output import Report, emit, say, when
 from cli.runtime import running
 from cli.session import Session
 from store.base import StoreBase
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from learner.conditions import Wait
     from store.keys import Keys
 
-ALPHA = 0.05  # as in `learner.live`, which loads what `status` need not
 PATIENCE = 30.0  # seconds that a learner asked to stop may take
 EXITS = (10, 11, 12, 13)
 
@@ -107,6 +106,7 @@ def history(session: Session, limit: int, svg: Path | None) -> Report:
 
 def _run(session: Session, store: StoreBase, keys: "Keys", asked: threading.Event) -> None:
     """Learn whenever it is due, reporting what happens."""
+    from cli.report import learning
     from learner import daemon
     from learner.policy import LearnPolicy
 
@@ -115,7 +115,7 @@ def _run(session: Session, store: StoreBase, keys: "Keys", asked: threading.Even
             report = outcome(store, news)
             emit(Report({"event": "learned", **report.data}, report.words), session.as_json)
         elif isinstance(news, LiveVerdict):
-            emit(Report({"event": news.decision, **live(news)}, lambda: live_words(news)), session.as_json)
+            emit(Report({"event": news.decision, **asdict(news)}, lambda: learning.live_words(news)), session.as_json)
         elif isinstance(news, CorrigibleError):
             data = {"event": "failed", "code": news.code, "reason": news.message}
             emit(Report(data, lambda: f"Failed: {news.message} {news.hint}"), session.as_json)
@@ -128,25 +128,6 @@ def _run(session: Session, store: StoreBase, keys: "Keys", asked: threading.Even
     model, retention = session.model().path, session.config.retention.policy()
     duty = daemon.Duty(store, session.home, keys, model, LearnPolicy(), manners, retention=retention)
     daemon.run(duty, stop=asked, tell=tell)
-
-
-def live(verdict: LiveVerdict) -> dict[str, Any]:
-    """Return what live use said of an adapter, as JSON values."""
-    return asdict(verdict)
-
-
-def live_words(verdict: LiveVerdict) -> str:
-    """Return the same for a person."""
-    what = "rolled back" if verdict.decision == "rollback" else "kept"
-    new, old = (
-        f"{corrections} of {requests}" for corrections, requests in (
-            (verdict.corrections, verdict.requests), (verdict.champion_corrections, verdict.champion_requests)
-        )
-    )  # fmt: skip
-    return (
-        f"{short(verdict.adapter)} {what} on live use: {new} answers corrected, {old} of the one before; "
-        f"evidence of harm {verdict.evidence:.1f}, {1 / ALPHA:.0f} is proof"
-    )
 
 
 def _waiting(wait: "Wait") -> Report:

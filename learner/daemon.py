@@ -152,7 +152,7 @@ def _work(
     watch, starved = _Watch(duty, probes, memory), probes.starved()
     try:
         verdict = watch.run(policy, stop)
-    except (Locked, NotEligible) as error:
+    except Locked as error:
         memory.refused = Wait("busy", error.message.rstrip("."), time.time() + duty.manners.look_every)
     except CorrigibleError as error:
         _failed(duty, memory, watch, error, probes.starved() > starved, tell)

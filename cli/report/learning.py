@@ -9,6 +9,7 @@ from cli.output import short, when
 from cli.report.charts import Axis, Line, Mark, line_chart, nice_top
 from cli.report.page import HERE, Picture, Table
 from learner.history import History, Run, totals
+from store.records import LiveVerdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,9 +38,26 @@ def words(found: History, limit: int) -> "RenderableType":
     if not found.runs:
         return "Nothing was learned yet."
     lines: list[RenderableType] = [table(*HEAD, rows=[_row(one) for one in found.runs[-limit:]])]
+    lines += [Text(live_words(one)) for one in found.live[-limit:]]
     if found.curve:
         lines.append(Text(sentence(found)))
     return Group(*lines, Text(cost(found)))
+
+
+def live_words(verdict: LiveVerdict) -> str:
+    """Return what live use said of an adapter, for a person."""
+    what = "rolled back" if verdict.decision == "rollback" else "kept"
+    new, old = (
+        f"{corrections} of {requests}"
+        for corrections, requests in (
+            (verdict.corrections, verdict.requests),
+            (verdict.champion_corrections, verdict.champion_requests),
+        )
+    )
+    return (
+        f"{short(verdict.adapter)} {what} on live use: {new} answers corrected, {old} of the one before; "
+        f"evidence of harm {verdict.evidence:.1f}, 20 is proof"
+    )
 
 
 def sentence(found: History) -> str:

@@ -66,6 +66,14 @@ def test_a_person_reads_it_in_one_line(lived: StoreBase) -> None:
     assert "0.2 Wh" in learning.cost(found)
 
 
+def test_live_use_is_told(lived: StoreBase) -> None:
+    """Both sides in numbers, and what counts as proof."""
+    (verdict,) = history(lived).live
+    words = learning.live_words(verdict)
+    assert "rolled back on live use: 20 of 30 answers corrected, 5 of 30 of the one before" in words
+    assert "evidence of harm 25.0, 20 is proof" in words
+
+
 def test_the_picture_is_a_whole_file(lived: StoreBase) -> None:
     """It parses, and holds the line, two marks and a description for those who cannot see it."""
     text = learning.standalone(learning.curve(history(lived)).chart)
