@@ -16,7 +16,7 @@ from feedback.gateway.documents import errors
 from feedback.gateway.state import Gateway
 from feedback.gateway.tokens import Identity
 from store.base import StoreBase, corrected
-from store.records import Consent, Correction, Egress, Interaction, Purpose, Slot, Spend, Verdict
+from store.records import Consent, Correction, Egress, Interaction, LiveVerdict, Purpose, Receipt, Slot, Spend, Verdict
 
 router = APIRouter(prefix="/api", tags=["page"])
 Admin = Annotated[Identity, Depends(needs("admin"))]
@@ -81,11 +81,14 @@ def forget(request: Request, completion_id: str, _: Admin) -> dict[str, Any]:
 @router.get("/learning", responses=COMMON)
 def learning(request: Request, _: Admin) -> dict[str, Any]:
     """Every learning run with its evidence, the error over time, and what serves."""
-    store = _gateway(request).store
+    gateway = _gateway(request)
+    store, doing = gateway.store, gateway.above.learner()
     verdicts = store.all(Verdict)
-    words = _words(store, verdicts)
+    words, receipts = _words(store, verdicts), {one.run: one for one in store.all(Receipt)}
     return {
-        "runs": [_run(one, words) for one in reversed(verdicts)],
+        "runs": [_run(one, words, receipts.get(one.id)) for one in reversed(verdicts)],
+        "live": [asdict(one) for one in reversed(store.all(LiveVerdict))],
+        "running": doing if doing["state"] in ("running", "paused") and doing.get("steps") else None,
         "curve": [point for one in verdicts if (point := _point(one)) is not None],
         "active": {slot: store.active(slot) for slot in ("shared", "personal")},
     }
@@ -166,7 +169,7 @@ def consents(store: StoreBase) -> dict[str, bool]:
     return {purpose: any(granted for key, granted in newest.items() if key[0] == purpose) for purpose in PURPOSES}
 
 
-def _run(verdict: Verdict, words: dict[str, dict[str, str | None]]) -> dict[str, Any]:
+def _run(verdict: Verdict, words: dict[str, dict[str, str | None]], paid: Receipt | None) -> dict[str, Any]:
     """One learning run as the page shows it."""
     return {
         "id": verdict.id,
@@ -181,7 +184,7 @@ def _run(verdict: Verdict, words: dict[str, dict[str, str | None]]) -> dict[str,
         "fixed": [words[id] for id in verdict.fixed if id in words][:EXAMPLES],
         "broken": [words[id] for id in verdict.broken if id in words][:EXAMPLES],
         "adapter": verdict.adapter or None,
-        "receipt": {"seconds": verdict.seconds},
+        "receipt": {"seconds": verdict.seconds, **(asdict(paid) if paid else {})},
     }
 
 
