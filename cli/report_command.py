@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.pass_obj
 def report(session: Session, to: Path) -> Report:
-    """Write a page on what was learned, what it cost, and what ever left the device; numbers only."""
+    """Write a page on what was learned, what it cost, and what ever left."""
     from cli.report import learning
     from cli.report.page import render, write
     from learner.history import history

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from learner import state
 from learner.conditions import Backlog, Budget, Manners, Start, Wait, burst, decide, hold, threads
-from learner.journal import Usage, pointer
 from learner.live import review, running_trial
 from learner.policy import LearnPolicy
 from learner.probes import Probes
 from learner.receipts import minutes_today, record
+from learner.usage import Usage, pointer
 from learner.worker import Limits, Told, Worker
 from store.base import StoreBase
 from store.errors import CorrigibleError, Locked, NotEligible

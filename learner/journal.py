@@ -15,14 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from learner.lora import LoraWeights
+from learner.usage import Cost, Usage, pointer
 from store.base import StoreBase
 from store.errors import IntegrityError
 from store.files import write_atomic
@@ -31,39 +31,6 @@ from store.records import HASH_TAG, digest
 
 T = TypeVar("T")
 Doubt = (pickle.PickleError, ValueError, KeyError, TypeError, RuntimeError, EOFError)
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one process has cost."""
-
-    wall: float = 0.0  # seconds
-    cpu: float = 0.0  # seconds
-    peak: int = 0  # bytes resident at most
-    joules: float | None = None
-    energy: str = ""  # where the joules come from
-
-
-@dataclass
-class Usage:
-    """What a run has cost, over all processes that worked on it; units as in `Cost`."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-    peak: int = 0
-    joules: float | None = None
-    energy: str = ""
-    tokens: int = 0
-    steps: int = 0
-    attempts: int = 0
-
-    def with_cost(self, cost: Cost) -> "Usage":
-        """This usage and that of one more process."""
-        joules = None if cost.joules is None else (self.joules or 0.0) + cost.joules
-        return replace(
-            self, wall=self.wall + cost.wall, cpu=self.cpu + cost.cpu, peak=max(self.peak, cost.peak),
-            joules=self.joules if joules is None else joules, energy=cost.energy or self.energy,
-        )  # fmt: skip
 
 
 class Shelf:
@@ -106,11 +73,6 @@ class Shelf:
         except (OSError, ValueError):
             return []
         return [name for name in names if isinstance(name, str) and name.startswith(HASH_TAG)]
-
-
-def pointer(home: Home) -> Path:
-    """The file that names the journal; there is one exactly while a run is unfinished."""
-    return home.state / "learn.checkpoint"
 
 
 @dataclass

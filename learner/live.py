@@ -12,13 +12,16 @@ The second design rests on the owner asking the same kind of things before and a
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from learner.material import Served
 from store.base import StoreBase
 from store.records import Activation, Adapter, Correction, Interaction, LiveVerdict, Trial, Verdict
+
+if TYPE_CHECKING:
+    from learner.material import Served
 
 ALPHA = 0.05  # how often a harmless adapter may be rolled back
 WATCHED = 200  # requests after which an adapter that did no harm is no longer watched
@@ -89,14 +92,14 @@ def running_trial(store: StoreBase) -> Trial | None:
     return None if ended is not None and ended.time >= trial.time else trial
 
 
-def stack_for(store: StoreBase, now: Served, draw: float) -> Served:
+def stack_for(store: StoreBase, now: "Served", draw: float) -> "Served":
     """Return what answers one request, given a number drawn evenly from [0, 1): what serves, or what is on trial."""
     trial = running_trial(store)
     if trial is None or draw >= trial.share:
         return now
     record = store.last(Adapter, digest=trial.adapter)
     learned = frozenset(record.examples) if record else frozenset()
-    return Served(now.shared, (trial.adapter, store.artefact(trial.adapter)), learned)
+    return replace(now, personal=(trial.adapter, store.artefact(trial.adapter)), learned=learned)
 
 
 def _of_trial(store: StoreBase, trial: Trial, now: float, alpha: float) -> LiveVerdict | None:

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from learner.journal import Cost, Usage
 from learner.probes import Probes
+from learner.usage import Cost, Usage
 from store.base import StoreBase
 from store.records import Adapter, Receipt, Verdict
 

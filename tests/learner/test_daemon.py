@@ -1,6 +1,8 @@
 """The daemon on a real store, with real children and files that stand for the machine."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -153,6 +155,13 @@ def test_two_hundred_corrections_in_a_minute_do_not_teach(owner: Owner, model: M
     home, _, store = owner
     teach_habit(store, model, rooms=tuple(f"room {number}" for number in range(200)))
     assert backlog(store, home).burst >= 60
+
+
+def test_the_daemon_stays_small() -> None:
+    """Neither torch nor llama.cpp is loaded where only the clock is watched."""
+    code = "import sys, learner.daemon; print([name for name in ('torch', 'llama_cpp', 'peft') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_smaller_means_less_at_a_time() -> None:

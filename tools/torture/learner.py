@@ -21,9 +21,10 @@ from feedback.models import ModelFile, check_adapter, check_model, embedded_mode
 from learner.base import Base, load_base
 from learner.cycle import learn
 from learner.gate import GatePolicy
-from learner.journal import Journal, Shelf, pointer
+from learner.journal import Journal, Shelf
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
+from learner.usage import pointer
 from store.paths import Home
 from store.records import Adapter, Correction, Interaction, Message, Verdict
 from store.store import Store
