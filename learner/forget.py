@@ -152,7 +152,7 @@ def _rebuild(store: StoreBase, tools: Tools, *, twin: bool) -> tuple[Rebuilt, by
     began = monotonic()
     weights = _trained(base, now, material, tools)
     start, _ = starting_point(base, now, policy.recipe)
-    data, ruling, checked = _best(base, start, weights, now, material, tools)
+    strength, data, ruling, checked = _best(base, start, weights, now, material, tools)
     if ruling.decision != "reject":
         _serve(store, data, now, material, policy, ruling, checked, base, monotonic() - began)
     steps = policy.recipe.steps(len(material.fresh))
@@ -162,7 +162,7 @@ def _rebuild(store: StoreBase, tools: Tools, *, twin: bool) -> tuple[Rebuilt, by
         return done, None
     other = replace(policy, recipe=replace(policy.recipe, seed=policy.recipe.seed + TWIN_SEED))
     twin_weights = _trained(base, now, material, replace(tools, policy=other))
-    return done, to_gguf(blend(start, twin_weights, policy.strengths[0]), base.geometry, base.digest)
+    return done, to_gguf(blend(start, twin_weights, strength), base.geometry, base.digest)
 
 
 def _trained(base: Base, now: Served, material: Material, tools: Tools) -> LoraWeights:
@@ -180,9 +180,9 @@ def _trained(base: Base, now: Served, material: Material, tools: Tools) -> LoraW
 
 def _best(
     base: Base, start: LoraWeights, weights: LoraWeights, now: Served, material: Material, tools: Tools
-) -> tuple[bytes, Ruling, Checked]:
-    """As far of the way from old to new as loses no old skill."""
-    data, ruling, checked = b"", decide([], (), tools.policy.gate), Checked()
+) -> tuple[float, bytes, Ruling, Checked]:
+    """As far of the way from old to new as loses no old skill: the share, the adapter, and what speaks for it."""
+    strength, data, ruling, checked = 0.0, b"", decide([], (), tools.policy.gate), Checked()
     for strength in tools.policy.strengths:
         data = to_gguf(blend(start, weights, strength), base.geometry, base.digest)
         after = now.with_adapter("personal", digest(data), data)
@@ -190,7 +190,7 @@ def _best(
         ruling = decide([], checked.slices, tools.policy.gate)
         if ruling.decision != "reject":
             break
-    return data, ruling, checked
+    return strength, data, ruling, checked
 
 
 def _serve(

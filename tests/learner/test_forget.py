@@ -95,11 +95,9 @@ def test_what_is_forgotten_is_gone_and_the_rest_is_learned_again(
     assert done.rebuilt.steps == POLICY.recipe.max_steps
     assert done.before is not None
     assert done.after is not None
-    assert done.before.mean > 0.3
-    assert abs(done.after.mean) < done.before.mean / 2
-    assert done.before.auc is not None
-    assert done.after.auc is not None
-    assert done.before.auc > done.after.auc
+    assert done.before.mean > 0.5
+    assert abs(done.after.mean) < done.before.mean / 4
+    assert done.before.auc == 1.0
     assert done.shared is not None
     assert (done.shared.runs, done.shared.epsilon) == (1, 3.5)
     keys = Keys.generate()
