@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.pass_obj
 def report(session: Session, to: Path) -> Report:
-    """Write a page on what was learned, what it cost, and what ever left."""
+    """Write a page on what was learned, spent and sent; numbers only."""
     from cli.report import learning
     from cli.report.page import render, write
     from learner.history import history
