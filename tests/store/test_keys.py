@@ -201,6 +201,15 @@ def test_a_wiped_key_is_gone() -> None:
             use()
 
 
+def test_a_closed_store_has_no_key_to_open_with(home: Home) -> None:
+    """Using it after closing says closed; it is not taken for a damaged one."""
+    store = Store.create(home, KeyFile())
+    store.close()
+    with pytest.raises(Locked) as caught:
+        store.add(interaction(1))
+    assert caught.value.code == "closed"
+
+
 def test_an_unlocked_process_leaves_no_core() -> None:
     """After unlocking, core dumps are off and other processes of the same user may not attach."""
     forbid_core_dumps()

@@ -1,5 +1,6 @@
 """Short forms of the tortures; `make torture` runs the long ones."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,16 @@ def test_no_canary_sings(tmp_path: Path) -> None:
     outcome = canaries.run(tmp_path, 60)
     assert not outcome.bad, outcome.words()
     assert outcome.facts["states"] == 12
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs to read another process's memory")
+def test_no_key_stays_in_memory_after_closing() -> None:
+    """Found while the store is open, gone afterwards; in a process of its own, which is small to search."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.torture", "memory", "--cycles", "1"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert "0 copies after closing" in done.stdout
 
 
 def test_the_command_knows_its_tortures() -> None:
