@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from learner.conditions import Manners, problems
 from store.errors import UsageError
+from store.files import write_atomic
 
 if TYPE_CHECKING:
     from store.retention import RetentionPolicy
@@ -113,12 +114,27 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     return config
 
 
-def save_model(path: Path, model: Path) -> None:
-    """Write a settings file that names `model` and nothing else; called once, by `init`."""
+def set_model(path: Path, model: Path | None) -> None:
+    """Name `model` in the settings file at `path`, None the embedded one; everything else in it stays as written.
+
+    Raises:
+        UsageError: the file cannot be read as settings.
+    """
+    load(path, {})
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    inside = False
+    kept: list[str] = []
+    for line in lines:
+        inside = line.strip() == "[model]" if line.strip().startswith("[") else inside
+        if not (inside and line.partition("=")[0].strip() == "path"):
+            kept.append(line)
+    if model is not None:
+        if "[model]" not in [line.strip() for line in kept]:
+            kept.append("[model]")
+        place = [line.strip() for line in kept].index("[model]") + 1
+        kept.insert(place, f"path = {json.dumps(str(model), ensure_ascii=False)}")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    quoted = json.dumps(str(model), ensure_ascii=False)
-    path.write_text(f"[model]\npath = {quoted}\n", encoding="utf-8")
-    path.chmod(0o600)
+    write_atomic(path, [line.encode() + b"\n" for line in kept])
 
 
 def _section(name: str, values: Any) -> Mapping[str, Any]:  # noqa: ANN401 - whatever TOML holds

@@ -44,7 +44,7 @@ def init(
     Logging and learning stay on this device and are on from the start; sharing is off until you join a
     fleet. `corrigible privacy consent` changes any of them.
     """
-    from cli.config import save_model
+    from cli.config import set_model
     from store.store import Store
 
     check_file_choice(key, insecure_key_file)
@@ -60,7 +60,7 @@ def init(
         now = time.time()
         store.add_all([Consent(purpose=purpose, granted=True, terms=text, time=now) for purpose, text in TERMS.items()])
     if model is not None:
-        save_model(session.home.config, model.resolve())
+        set_model(session.home.config, model.resolve())
     return _report(session, backend, model)
 
 

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "open": ("cli.up", "Open the page in the browser."),
     "gateway": ("cli.gateway", "Tokens for the programs that talk to the model."),
     "service": ("cli.service", "Have it started when you log in."),
+    "model": ("cli.model", "Add, list, check and choose model files."),
     "learn": ("cli.learn", "Learn from the corrections once, now."),
     "learner": ("cli.learner", "Learn in the background; what was learned and what it cost."),
     "forget": ("cli.forget", "Forget answers with their corrections, and everything that learned from them."),

@@ -6,6 +6,7 @@ and `store.paths` that touches the environment. Does not adapt anything: LoRA is
 """
 
 import functools
+import mmap
 import os
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from feedback.gguf_header import read_header
 from feedback.models import ModelFile
 from feedback.template import ChatTemplate
 from learner.fast import fastest_dtype
@@ -73,6 +75,7 @@ def load_base(model: ModelFile, *, threads: int = 1) -> Base:
             hint="Check it with `corrigible doctor`, or choose another model.",
             code="model_unreadable",
         ) from None
+    _split_digits(tokenizer, model)
     network.eval().requires_grad_(False)
     bos, eos = (tokenizer.special_tokens_map.get(f"{name}_token", "") for name in ("bos", "eos"))
     template = ChatTemplate(tokenizer.chat_template, bos=bos, eos=eos)
@@ -111,6 +114,17 @@ def head(base: Base, hidden: torch.Tensor) -> torch.Tensor:
     logits: torch.Tensor = base.model.get_output_embeddings()(hidden)
     cap = getattr(base.model.config, "final_logit_softcapping", None)
     return logits if not cap else cap * torch.tanh(logits / cap)
+
+
+def _split_digits(tokenizer: Any, model: ModelFile) -> None:  # noqa: ANN401
+    """Cut text as SmolLM's vocabulary wants it, each digit by itself: transformers' GGUF reader does not know it."""
+    from tokenizers import pre_tokenizers
+
+    with model.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        cut = read_header(data).text("tokenizer.ggml.pre")
+    if cut == "smollm":
+        parts = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
 
 
 def _quiet_transformers() -> Any:  # noqa: ANN401 - a module

@@ -30,6 +30,7 @@ TEXTS = (
     "remind me to call Ann about the boat on Friday at noon",
 )
 AGREES = 1e-4  # of a row's largest number
+_GELU_RANGE = 10.0  # beyond it ggml's GELU is 0 or the number itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +100,20 @@ def _rounding(base: Base, trace: Trace) -> Iterator[_Rounding]:
     names = {base.model.get_submodule(path): name for path, name in tensor_names(base.geometry).items()}
     rounding = _Rounding({**names, base.model.get_output_embeddings(): _head_name(base)}, trace)
     hooks = [module.register_forward_pre_hook(rounding) for module in rounding.modules]
+    for module in base.model.modules():
+        if "gelu" in type(module).__name__.lower():
+            hooks.append(module.register_forward_pre_hook(lambda _module, given: (_half(given[0], given[0]),)))
+            hooks.append(module.register_forward_hook(lambda _module, given, result: _half(given[0], result)))
     try:
         yield rounding
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _half(given: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """x as llama.cpp's table of GELU has it: in half precision where what was given is within its range."""
+    return torch.where(given.abs() < _GELU_RANGE, x.half().float(), x)
 
 
 def _head_name(base: Base) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.config import Config, load, save_model
+from cli.config import Config, load, set_model
 from store.errors import UsageError
 
 
@@ -59,7 +59,7 @@ def test_the_nearest_setting_is_offered(tmp_path: Path) -> None:
 def test_a_saved_model_is_read_back(tmp_path: Path) -> None:
     """Any path survives the round trip."""
     path, model = tmp_path / "a" / "config.toml", Path('/x/ä "quoted" \\ 😀.gguf')
-    save_model(path, model)
+    set_model(path, model)
     assert load(path, {}).model.path == model
     assert path.stat().st_mode & 0o077 == 0
 

@@ -18,6 +18,9 @@ ELSEWHERE = {  # needs a trained adapter, a running loop, a fleet or a release: 
     ("down",),
     ("open",),
     ("service", "uninstall"),
+    ("model", "add"),
+    ("model", "check"),
+    ("model", "use"),
 }
 
 

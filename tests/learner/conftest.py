@@ -11,7 +11,6 @@ import pytest
 from feedback.engine import Engine
 from feedback.models import ModelFile, check_model, embedded_model, probe_pairs
 from learner.base import Base, load_base
-from learner.lora import LoraSpec, LoraWeights, fresh
 from store.base import StoreBase
 from store.keys import Keys, unlock
 from store.memory import MemoryStore
@@ -124,11 +123,3 @@ def teach_noise(store: StoreBase, model: ModelFile) -> None:
     """Correct every room's habit to an answer that has nothing to do with it."""
     for time, (room, (_, answer)) in enumerate(zip(ROOMS, probe_pairs(model.path)[200:], strict=False)):
         corrected(store, model, habit(room)[0], "music.stop()", answer, float(time))
-
-
-def random_adapter(base: Base, *, size: float = 0.02, seed: int = 0) -> LoraWeights:
-    """An adapter that changes something."""
-    start = fresh(LoraSpec(seed=seed), base.geometry)
-    rng = np.random.default_rng(seed)
-    b = {path: (size * rng.standard_normal(array.shape)).astype(np.float32) for path, array in start.b.items()}
-    return LoraWeights(start.a, b, start.alpha)

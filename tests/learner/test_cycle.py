@@ -10,6 +10,7 @@ from feedback.models import ModelFile
 from learner.base import Base
 from learner.cycle import judge_adapter, judge_release, learn
 from learner.export import to_gguf
+from learner.fitness import random_adapter
 from learner.gate import GatePolicy
 from learner.lineage import rollback
 from learner.policy import LearnPolicy
@@ -19,7 +20,7 @@ from store.base import StoreBase
 from store.errors import IntegrityError, NotEligible, UsageError
 from store.memory import MemoryStore
 from store.records import Activation, Adapter, Consent, Message, Verdict, digest
-from tests.learner.conftest import ROOMS, corrected, example, habit, random_adapter, teach_habit, teach_noise
+from tests.learner.conftest import ROOMS, corrected, example, habit, teach_habit, teach_noise
 
 POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=20, max_steps=20), gate=GatePolicy(groups=2))
 Probe = list[tuple[str, str]]

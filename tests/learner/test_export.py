@@ -6,10 +6,10 @@ import pytest
 from feedback.engine import Engine
 from learner.base import Base
 from learner.export import from_gguf, to_gguf
+from learner.fitness import random_adapter
 from learner.lora import LoraWeights
 from store.errors import IntegrityError
 from store.records import digest
-from tests.learner.conftest import random_adapter
 
 
 def test_weights_survive_the_round_trip_exactly(base: Base) -> None:

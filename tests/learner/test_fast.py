@@ -6,8 +6,9 @@ import torch
 from feedback.models import ModelFile, probe_pairs
 from learner.base import Base, load_base
 from learner.encode import Encoded, encode_all
+from learner.fitness import random_adapter
 from learner.lora import LoraSpec, attached
-from tests.learner.conftest import example, random_adapter
+from tests.learner.conftest import example
 
 Found = tuple[torch.Tensor, dict[str, torch.Tensor]]  # log-probabilities, gradients
 

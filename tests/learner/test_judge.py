@@ -5,9 +5,10 @@ import pytest
 from feedback.engine import Engine
 from learner.base import Base
 from learner.export import to_gguf
+from learner.fitness import random_adapter
 from learner.judge import compare, score_corrections, score_known, serving
 from store.records import Message, digest
-from tests.learner.conftest import example, random_adapter
+from tests.learner.conftest import example
 
 
 def test_what_is_answered_anyway_scores_full_marks(engine: Engine) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from learner.base import Base, head, hidden_states
+from learner.fitness import random_adapter
 from learner.lora import LoraSpec, LoraWeights, attached, extract, fresh, public_a, require_fit
 from store.errors import IntegrityError
-from tests.learner.conftest import random_adapter
 
 TOKENS = torch.arange(40).reshape(2, 20) + 300
 

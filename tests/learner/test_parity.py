@@ -1,6 +1,5 @@
 """What is trained is what is served."""
 
-import random
 from collections.abc import Iterator
 
 import pytest
@@ -10,12 +9,13 @@ from feedback.engine import Engine
 from feedback.models import ModelFile
 from feedback.trace import Trace
 from learner.base import Base, load_base, render, tokenize
+from learner.fitness import random_adapter, random_texts
 from learner.lora import LoraWeights
 from learner.parity import check
 from learner.recipe import Recipe
 from learner.train import train
 from store.records import Message
-from tests.learner.conftest import ROOMS, example, habit, random_adapter
+from tests.learner.conftest import ROOMS, example, habit
 
 LIMITS = {"float32": 5e-3, "float16": 0.05}  # largest logit difference
 
@@ -84,10 +84,7 @@ def _assert_that_a_wrong_order_is_seen(base: Base, engine: Engine, limit: float)
 
 def test_both_tokenisers_agree_on_a_thousand_random_strings(base: Base, engine: Engine) -> None:
     """ASCII, controls and other scripts give the same tokens in transformers and llama.cpp."""
-    rng = random.Random(1)
-    for _ in range(1000):
-        pools = [range(32, 127), range(9, 127), range(32, 0x2FFF)]
-        text = "".join(chr(rng.choice(rng.choice(pools))) for _ in range(rng.randint(0, 40)))
+    for text in random_texts(1000):
         assert engine.tokenize(text) == tokenize(base, text, control=True)
 
 
