@@ -17,8 +17,9 @@ from learner.journal import Journal, Steps
 from learner.judge import ItemScore, Stack, compare, score_corrections, score_known, serving
 from learner.lora import LoraWeights, blend
 from learner.material import Material, Served
+from learner.objectives import Reference
 from learner.policy import LearnPolicy, Progress
-from learner.train import Reference, train
+from learner.train import train
 from store.records import Example, Slice, digest
 
 

@@ -23,9 +23,9 @@ from learner.journal import Journal
 from learner.judge import serving
 from learner.lora import LoraSpec, LoraWeights, fresh
 from learner.material import Material, Probe, Served, gather, served
+from learner.objectives import Reference
 from learner.policy import LearnPolicy, Progress
 from learner.recipe import Recipe
-from learner.train import Reference
 from store.base import StoreBase
 from store.errors import IntegrityError, NotEligible
 from store.records import Activation, Adapter, Consent, Slot, Trial, Verdict, canonical, digest

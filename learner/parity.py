@@ -30,6 +30,7 @@ TEXTS = (
     "remind me to call Ann about the boat on Friday at noon",
 )
 AGREES = 1e-4  # of a row's largest number
+AGREES_GELU = 1e-3  # the same behind llama.cpp's table of GELU, whose steps are those of half precision
 _GELU_RANGE = 10.0  # beyond it ggml's GELU is 0 or the number itself
 
 
@@ -80,6 +81,7 @@ class _Rounding:
 
     def __init__(self, names: dict[torch.nn.Module, str], trace: Trace) -> None:
         self.drift = 0.0
+        self.agrees = AGREES
         self.modules = list(names)
         self._names = names
         self._trace = trace
@@ -91,7 +93,7 @@ class _Rounding:
         served = self._trace.inputs[name]
         gap = np.abs(x - served).max(1, keepdims=True) / np.maximum(np.abs(served).max(1, keepdims=True), 1e-30)
         self.drift = max(self.drift, float(gap.max()))
-        return (torch.from_numpy(rounded(self._trace.kinds[name], np.where(gap <= AGREES, served, x)))[None],)
+        return (torch.from_numpy(rounded(self._trace.kinds[name], np.where(gap <= self.agrees, served, x)))[None],)
 
 
 @contextmanager
@@ -102,6 +104,7 @@ def _rounding(base: Base, trace: Trace) -> Iterator[_Rounding]:
     hooks = [module.register_forward_pre_hook(rounding) for module in rounding.modules]
     for module in base.model.modules():
         if "gelu" in type(module).__name__.lower():
+            rounding.agrees = AGREES_GELU
             hooks.append(module.register_forward_pre_hook(lambda _module, given: (_half(given[0], given[0]),)))
             hooks.append(module.register_forward_hook(lambda _module, given, result: _half(given[0], result)))
     try:

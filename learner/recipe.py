@@ -21,6 +21,9 @@ class Recipe:
     replay_share: float = 0.75  # part of each run spent on what must not be forgotten
     kl_weight: float = 0.3  # replay loss: this much KL to the reference, the rest cross-entropy
     changed_weight: float = 2.0  # loss weight of answer tokens the correction changed
+    preference_weight: float = 0.0  # of DPO on (refused, corrected), beside cross-entropy
+    rating_weight: float = 0.0  # of KTO on thumbs
+    beta: float = 0.1  # of both: how strongly they hold the adapter to the reference
     max_tokens: int = 512  # longer examples are left out
     seed: int = 0
 

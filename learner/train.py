@@ -1,26 +1,26 @@
 """The training loop of a personal adapter: corrections to learn, replay to keep.
 
-Loss on answers only, computed only where answers are predicted. Replayed answers are also held to what the reference
-(the base and whatever lies under the adapter) says, so that old skills stay (KL, arXiv 1606.09282's idea of learning
-without forgetting). No privacy here: what this makes never leaves the device.
+What is minimised is `objectives`' business, how a step is computed `lean`'s. No privacy here: what this makes never
+leaves the device.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from learner.base import Base
-from learner.encode import Encoded, encode_all
+from learner.encode import Encoded, encode, encode_all
 from learner.journal import Steps
-from learner.lora import Attached, LoraSpec, LoraWeights, attached, extract
+from learner.lora import LoraSpec, LoraWeights, attached, extract
+from learner.objectives import Objective, Preference, Reference, Supervised, Thumbs
 from learner.recipe import Recipe
 from store.errors import IntegrityError, NotEligible
 from store.records import Example
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss
 _WINDOW = 4  # batches sorted together by length
-_TOP = 32  # reference probabilities kept per position; the rest is renormalised away
 
 
 def train(
@@ -31,7 +31,8 @@ def train(
     *,
     start: LoraWeights | None = None,
     under: LoraWeights | None = None,
-    reference: "Reference | None" = None,
+    rated: Sequence[tuple[Example, bool]] = (),
+    reference: Reference | None = None,
     progress: Progress | None = None,
     steps: Steps | None = None,
 ) -> LoraWeights:
@@ -43,6 +44,7 @@ def train(
             also by KL to the reference.
         start: adapter to continue from.
         under: shared adapter below.
+        rated: answers given a thumb and whether it was up; used where `recipe.rating_weight` is not 0.
         reference: what earlier trainings on the same base and `under` found out about replayed items.
         progress: called after every step with (step, steps, loss).
         steps: knows how far this training had come before it was cut off, and keeps how far it comes.
@@ -57,13 +59,13 @@ def train(
     batches = schedule(learn, keep, recipe)
     with attached(base, LoraSpec(recipe.rank, recipe.alpha, recipe.seed), start=start, under=under) as held:
         held.hasten(base.fast_dtype)
-        reference = reference or Reference()
         optimizer = torch.optim.Adam(held.parameters(), lr=recipe.lr, betas=(0.9, 0.98), fused=True)
         done = steps.resume(held.parameters(), optimizer) if steps else 0
+        objectives = _objectives(base, corrections, rated, recipe, reference or Reference(), done)
         for step, items in enumerate(batches[done:], done):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * _rate(step, len(batches), recipe.warmup)
-            loss = _loss(held, items, reference, recipe.kl_weight)
+            loss = torch.stack([weight * objective(held, items) for weight, objective in objectives]).sum()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -91,46 +93,26 @@ def schedule(learn: Sequence[Encoded], keep: Sequence[Encoded], recipe: Recipe) 
     return batches
 
 
-class Reference:
-    """Most likely next tokens under the reference model, remembered per replayed item."""
-
-    def __init__(self, known: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None) -> None:
-        """Start with what is `known` already, by item; it is added to."""
-        self._known = {} if known is None else known
-
-    def of(self, held: Attached, items: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return tokens and probabilities [answer tokens, top] over all `items` in order."""
-        missing = [item for item in items if item.key not in self._known]
-        if missing:
-            self._learn(held, missing)
-        known = [self._known[item.key] for item in items]
-        return torch.cat([tokens for tokens, _ in known]), torch.cat([probs for _, probs in known])
-
-    def _learn(self, held: Attached, items: Sequence[Encoded]) -> None:
-        """One forward pass without the own adapter."""
-        with torch.no_grad(), held.reference():
-            log_probs = held.answers(items).every_log_prob()
-        values, tokens = log_probs.topk(min(_TOP, log_probs.shape[-1]), dim=-1)
-        sizes = [len(item.weights) for item in items]
-        parts = zip(items, torch.split(tokens, sizes), torch.split(torch.softmax(values, -1), sizes), strict=True)
-        self._known.update((item.key, (token, prob)) for item, token, prob in parts)
+def _objectives(
+    base: Base, corrections: Sequence[Example], rated: Sequence[tuple[Example, bool]], recipe: Recipe,
+    reference: Reference, done: int,
+) -> list[tuple[float, Objective]]:  # fmt: skip
+    """What is minimised from step `done` on, with weights; what weighs nothing or has no material is left out."""
+    found: list[tuple[float, Objective]] = [(1.0, Supervised(reference, recipe.kl_weight))]
+    if recipe.preference_weight:
+        refused = [replace(one, answer=one.rejected) for one in corrections if one.rejected]
+        pairs = zip((one.id for one in corrections if one.rejected), (_encode(base, one, recipe) for one in refused),
+                    strict=True)  # fmt: skip
+        found.append((recipe.preference_weight, Preference({key: item for key, item in pairs if item}, recipe.beta)))
+    if recipe.rating_weight and len(rated) > 1:
+        items = [(item, good) for one, good in rated if (item := _encode(base, one, recipe))]
+        found.append((recipe.rating_weight, Thumbs(items, recipe.beta, recipe.batch // 2, done)))
+    return found
 
 
-def _loss(held: Attached, items: Sequence[Encoded], reference: Reference, kl_weight: float) -> torch.Tensor:
-    """Mean over examples of the weighted cross-entropy, replay mixed with the reference's distribution."""
-    items = sorted(items, key=lambda item: item.protected)  # the protected ones last, so that they are one slice
-    answers = held.answers(items)
-    protected = [item for item in items if item.protected]
-    if not protected or kl_weight == 0:
-        return -(answers.log_probs()[:, 0] * answers.weights).sum() / len(items)
-    tokens, probs = reference.of(held, protected)
-    first = len(answers.targets) - len(tokens)
-    wanted = torch.cat([answers.targets[:, None], torch.zeros(len(answers.targets), tokens.shape[1]).long()], 1)
-    share = torch.zeros(wanted.shape)  # of each chosen token in its position's loss
-    share[:, 0] = 1
-    share[first:, 0] = 1 - kl_weight
-    wanted[first:, 1:], share[first:, 1:] = tokens, kl_weight * probs  # KL up to the reference's own entropy
-    return -((answers.log_probs(wanted) * share).sum(1) * answers.weights).sum() / len(items)
+def _encode(base: Base, one: Example, recipe: Recipe) -> Encoded | None:
+    """One example with all tokens weighing the same."""
+    return encode(base, one, max_tokens=recipe.max_tokens)
 
 
 def _passes(items: Sequence[Encoded], count: int, rng: np.random.Generator) -> list[Encoded]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli.config import load
+from cli.session import Session
 from tests.cli.helpers import Call
 from tests.feedback.micro import Shape, write_model
 from tests.learner import zoo
@@ -22,7 +23,7 @@ def test_a_model_is_added_listed_and_used(call: Call, home: Path, small: Path) -
     assert added.keys("model", "add")
     assert added.data["checked"]["fits"]
     assert call("model", "use", "small", "--json").keys("model", "use")
-    settings = home / "config" / "config.toml"
+    settings = Session(place=home).home.config
     assert load(settings, {}).model.path == small
     listed = call("model", "list", "--json")
     assert listed.keys("model", "list")

@@ -12,9 +12,10 @@ from learner.cycle import learn
 from learner.gate import GatePolicy
 from learner.journal import Journal, Shelf, Steps
 from learner.lora import LoraWeights
+from learner.objectives import Reference
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
-from learner.train import Reference, train
+from learner.train import train
 from learner.usage import pointer
 from store.records import Adapter, Verdict
 from tests.learner.conftest import ROOMS, Owner, example, habit, teach_habit

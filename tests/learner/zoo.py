@@ -52,7 +52,7 @@ def write(model: Any, kind: str, path: Path, quantised: gguf.GGMLQuantizationTyp
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer = gguf.GGUFWriter(None, architecture)
     writer.add_type("model")
-    writer.add_name(kind)
+    writer.add_name("zoo")  # llama.cpp expects certain tokens of some names
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
