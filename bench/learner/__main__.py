@@ -66,7 +66,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for way in ways:
                 _measure(way, bases, idle, least)
-        _report(name, options.threads, bases[torch.float32], least)
+        _report(name, options.threads, next(iter(bases.values())), least)
 
 
 def _measure(way: str, bases: dict[torch.dtype, tuple[Base, list[Encoded]]], idle: float, least: Least) -> None:
