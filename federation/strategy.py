@@ -8,14 +8,16 @@ key *we* enrolled, and can only be counted, never raise.
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from federation.aggregate import Aggregate
+from federation.intake import BATCH, OVERHEAD, Intake
 from federation.protocol import Order, check_reply, parse_reply, sign_order
 from federation.release import Release
 from federation.spec import Pace
@@ -23,6 +25,10 @@ from federation.tally import Tally
 from federation.update import Expected, UpdateRefused, decode
 
 NONCE_BYTES = 16
+NODE_LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.CLIENT_APP_CRASHED)
+RETRIES = 2  # times an order is sent again to a node that was lost
+AWAY = 90.0  # seconds a lost node is waited for; Flower itself takes a minute to notice
+SLOWER, SLOWEST = 1.5, 4.0  # factors by which looks at an empty desk get rarer
 
 
 def gather(grid: Grid, roster: Mapping[int, str], pace: Pace) -> list[int]:
@@ -62,8 +68,9 @@ def collect(
     """
     begun, tally = time.monotonic(), Tally(asked=len(nodes))
     orders = {node: replace(order, nonce=nonce(secret, device), device=device) for node, device in nodes.items()}
-    pending = _send(grid, orders, release, key, pace)
-    for message, asked in _replies(grid, pending, begun + pace.deadline, pace.poll, halted):
+    desk = _Desk(grid, release, key, pace, Intake(grid, expected.size + OVERHEAD))
+    desk.send([_Ask(node, each) for node, each in orders.items()])
+    for message, asked in desk.replies(begun + pace.deadline, halted):
         try:
             tally.bytes_in += _admit(message, asked, expected, aggregate, tally)
         except UpdateRefused as refusal:
@@ -77,40 +84,81 @@ def nonce(secret: bytes, device: str) -> str:
     return hmac.digest(secret, device.encode(), hashlib.sha256)[:NONCE_BYTES].hex()
 
 
-def _send(
-    grid: Grid, orders: Mapping[int, Order], release: Release, key: Ed25519PrivateKey, pace: Pace
-) -> dict[str, Order]:
-    """Push all orders; return message id -> order of those that Flower took."""
-    shared = ConfigRecord({"envelope": release.envelope, "adapter": release.adapter})
-    messages = []
-    for node, order in orders.items():
-        signed = sign_order(order, key)
-        content = RecordDict(
-            {"order": ConfigRecord({"body": signed.body, "signature": signed.signature}), "release": shared}
-        )
-        messages.append(Message(content, node, "train", ttl=pace.deadline + 60.0, group_id=str(order.round)))
-    taken = zip(grid.push_messages(messages), orders.values(), strict=False)
-    return {message_id: order for message_id, order in taken if message_id}
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One order to one node, and how often it was sent before."""
+
+    node: int
+    order: Order
+    earlier: int = 0
 
 
-def _replies(
-    grid: Grid, pending: dict[str, Order], end: float, poll: float, halted: Callable[[], bool]
-) -> Iterator[tuple[Message | None, Order]]:
-    """Yield replies as they come, attributed by our own map of message ids; None for one that cannot be read.
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """An order whose node was lost: since when (monotonic seconds), and what Flower said."""
 
-    One id per request: a reply that Flower itself fails to unpack then takes no other with it.
-    """
-    while pending and time.monotonic() < end and not halted():
-        for message_id in list(pending):
-            try:
-                messages = list(grid.pull_messages([message_id]))
-            except Exception:  # whatever a hostile reply provokes in Flower's unpacking stays with that reply
-                yield None, pending.pop(message_id)
-                continue
-            if messages:
-                yield messages[0], pending.pop(message_id)
-        if pending:
-            time.sleep(poll)
+    ask: _Ask
+    since: float
+    message: Message
+
+
+class _Desk:
+    """What is asked and not yet answered in one round."""
+
+    def __init__(self, grid: Grid, release: Release, key: Ed25519PrivateKey, pace: Pace, intake: Intake) -> None:
+        self._grid, self._key, self._pace, self._intake = grid, key, pace, intake
+        self._release = ConfigRecord({"envelope": release.envelope, "adapter": release.adapter})
+        self._pending: dict[str, _Ask] = {}  # Flower's id of our message -> what it asked
+        self._lost: dict[int, _Lost] = {}  # node -> what to ask again once it is back
+
+    def send(self, asks: Sequence[_Ask]) -> None:
+        """Push orders, a batch at a time; those that Flower does not take count as missing."""
+        for start in range(0, len(asks), BATCH):
+            batch = asks[start : start + BATCH]
+            names = self._grid.push_messages([self._message(ask) for ask in batch])
+            self._pending.update({name: ask for name, ask in zip(names, batch, strict=False) if name})
+
+    def replies(self, end: float, halted: Callable[[], bool]) -> Iterator[tuple[Message | None, Order]]:
+        """Yield replies as they come, attributed by our own map of message ids; None for one that cannot be read.
+
+        A node that Flower reports lost is asked again when it is back: the very same order, so at no cost to it.
+        """
+        wait = self._pace.poll
+        while (self._pending or self._lost) and time.monotonic() < end and not halted():
+            wait = min(wait * SLOWER, self._pace.poll * SLOWEST)
+            for name, message in self._intake.look(list(self._pending)):
+                wait, ask = self._pace.poll, self._pending.pop(name)
+                if message is not None and _node_lost(message) and ask.earlier < RETRIES:
+                    again = replace(ask, earlier=ask.earlier + 1)
+                    self._lost[ask.node] = _Lost(again, time.monotonic(), message)
+                else:
+                    yield message, ask.order
+            yield from self._ask_again()
+            if self._pending or self._lost:
+                time.sleep(wait)
+
+    def _ask_again(self) -> Iterator[tuple[Message, Order]]:
+        """Send to nodes that are back; yield what Flower said of those that have been away for too long."""
+        if not self._lost:
+            return
+        online = set(self._grid.get_node_ids())
+        self.send([self._lost.pop(node).ask for node in online & set(self._lost)])
+        for node, lost in list(self._lost.items()):
+            if time.monotonic() - lost.since > AWAY:
+                del self._lost[node]
+                yield lost.message, lost.ask.order
+
+    def _message(self, ask: _Ask) -> Message:
+        """The order as Flower carries it."""
+        signed = sign_order(ask.order, self._key)
+        order = ConfigRecord({"body": signed.body, "signature": signed.signature})
+        content = RecordDict({"order": order, "release": self._release})
+        return Message(content, ask.node, "train", ttl=self._pace.deadline + 60.0, group_id=str(ask.order.round))
+
+
+def _node_lost(message: Message) -> bool:
+    """Whether Flower, not the device, says that nobody will answer."""
+    return bool(message.has_error()) and message.error.code in NODE_LOST
 
 
 def _admit(message: Message | None, order: Order, expected: Expected, aggregate: Aggregate, tally: Tally) -> int:

@@ -19,9 +19,11 @@ HOMES = {
     "flwr": {
         "federation/client_app.py",
         "federation/control.py",
+        "federation/intake.py",
         "federation/server_app.py",
         "federation/strategy.py",
         "federation/runner.py",
+        "federation/simulation.py",
     },
 }
 

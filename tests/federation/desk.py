@@ -1,14 +1,13 @@
 """A fleet small enough for unit tests: one-layer geometry, numpy-made private deltas, an in-process Grid."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Error, Message, RecordDict
-from flwr.serverapp import Grid
 
 from federation import membership, pki
 from federation.deploy import create_server
@@ -138,59 +137,6 @@ def make_fleet(root: Path, count: int = 3, *, values: Iterable[float] = (), limi
         folder.state().enroll(Node(node_id=1000 + number, name=f"device{number}", device=key))
         owners.append(Owner(1000 + number, device, taught))
     return Fleet(folder, plan, owners)
-
-
-class LoopGrid(Grid):
-    """Flower's Grid without a server: a message is answered by the function of its node when it is pulled."""
-
-    def __init__(self, answers: Mapping[int, Callable[[Message], Message | None]]) -> None:
-        self._answers = answers
-        self._waiting: dict[str, Message] = {}
-        self.sent: list[Message] = []
-
-    def set_run(self, run: object) -> None:
-        """Not needed here."""
-
-    @property
-    def run(self) -> object:
-        """Not needed here."""
-        return None
-
-    def create_message(self, *_arguments: object, **_options: object) -> Message:
-        """Deprecated in Flower; nobody calls it."""
-        raise AssertionError
-
-    def get_node_ids(self) -> Iterable[int]:
-        """All nodes are online."""
-        return list(self._answers)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Name each message and keep it."""
-        names = []
-        for message in messages:
-            name = f"message-{len(self.sent)}"
-            message.metadata.__dict__["_message_id"] = name
-            message.metadata.__dict__["_src_node_id"] = 1
-            self._waiting[name] = message
-            self.sent.append(message)
-            names.append(name)
-        return names
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Let the nodes answer; a node that returns None never does, one that raises breaks the unpacking."""
-        replies = []
-        for name in message_ids:
-            message = self._waiting.pop(name, None)
-            if message is None:
-                continue
-            if (reply := self._answers[message.metadata.dst_node_id](message)) is not None:
-                replies.append(reply)
-        return replies
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push, then pull."""
-        del timeout
-        return self.pull_messages(self.push_messages(messages))
 
 
 def error_reply(message: Message) -> Message:

@@ -6,15 +6,18 @@ from importlib.metadata import entry_points, version
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_files
-from flwr.proto import control_pb2, runtime_pb2
+from flwr.proto import control_pb2, message_pb2, runtime_pb2
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.supernode.runtime import run_clientapp
 
 from federation.client_app import client_app
@@ -62,11 +65,24 @@ def test_the_interceptors_and_clients_are_built_as_we_build_them() -> None:
         (control_pb2.StartRunRequest, "override_config"),
         (control_pb2.ListNodesResponse, "nodes_info"),
         (control_pb2.ListRunsResponse, "run_dict"),
+        (runtime_pb2.PullAppMessagesRequest, "message_ids"),
+        (runtime_pb2.PullAppMessagesResponse, "message_object_trees"),
+        (message_pb2.PullObjectResponse, "object_available"),
+        (message_pb2.ConfirmMessageReceivedRequest, "message_object_id"),
+        (message_pb2.ObjectTree, "children"),
     ],
 )
 def test_the_messages_have_the_fields_we_use(message: type, field: str) -> None:
     """Protobuf fields by name."""
     assert field in message.DESCRIPTOR.fields_by_name
+
+
+def test_the_grid_lets_its_client_be_asked_directly() -> None:
+    """The bounded intake speaks Flower's runtime interface through the Grid's own connection."""
+    assert isinstance(inspect.getattr_static(HttpGrid, "_runtime_client"), property)
+    assert {"PullMessages", "PullObject", "ConfirmMessageReceived"} <= set(dir(RuntimeHttpClient))
+    assert parameters(inflate_object_from_contents)[:2] == ["object_id", "object_contents"]
+    assert parameters(iterate_object_tree) == ["tree"]
 
 
 def test_the_names_on_the_wire_are_what_we_say() -> None:

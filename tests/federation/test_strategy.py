@@ -1,42 +1,36 @@
 """The server's rounds over an in-process Grid: honest devices are averaged, everybody else is counted."""
 
-import json
 import secrets
 import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from federation import adapter, strategy
 from federation.aggregate import aggregate
 from federation.client_app import respond
 from federation.pki import public_bytes
-from federation.protocol import Order, Reply, SignedOrder, open_order, reply_fields, sign_reply
+from federation.protocol import Reply, SignedOrder, open_order, reply_fields
 from federation.release import Release
 from federation.server import HALTED, SHARES, Operator
 from federation.server_app import collector
-from federation.spec import RoundSpec
+from federation.simulation import LoopGrid
 from federation.tally import Tally
-from federation.update import privatise
 from tests.federation.desk import (
     GEOMETRY,
     Fleet,
-    LoopGrid,
     Owner,
     error_reply,
-    make_delta,
     make_expected,
     make_fleet,
-    record_reply,
 )
+from tests.federation.hostile import payload, read_order, signed
 
 Answer = Callable[[Message], Message | None]
 
@@ -188,82 +182,6 @@ def test_a_round_that_costs_old_skills_is_released_in_part(fleet: Fleet) -> None
     release, report = run_with_points(fleet, [90.0, 80.0, 89.5])
     assert report["verdict"] == "released"
     assert mean_b(release) == pytest.approx(SHARES[1] * 0.02, abs=0.002)
-
-
-def payload(message: Message, fill: float = 0.01) -> bytes:
-    """A well-formed update for the order in `message`."""
-    order = read_order(message)
-    expected = make_expected(order.spec, release=order.release, round=order.round)
-    return privatise(make_delta(order.spec, lambda shape: np.full(shape, fill)), expected).encode()
-
-
-def read_order(message: Message) -> Order:
-    """The order inside a message, its signature unchecked."""
-    value = json.loads(message.content["order"]["body"])
-    return Order(**{**value, "spec": RoundSpec.parse(value["spec"])})
-
-
-def signed(message: Message, data: bytes, key: Ed25519PrivateKey, **order_changes: object) -> Message:
-    """A reply with `data`, signed by `key` for a possibly changed order."""
-    reply = sign_reply(replace(read_order(message), **order_changes), data, key)
-    return record_reply(message, reply=ConfigRecord(dict(reply_fields(reply))))
-
-
-def attacks(owner: Owner, other: Owner) -> dict[str, tuple[Answer, str]]:
-    """Everything a hostile node with `owner`'s keys may answer, and the word it is counted under."""
-    key = owner.device.key
-
-    def fields(**changes: object) -> Answer:
-        def answer(message: Message) -> Message:
-            data = payload(message)
-            reply = reply_fields(sign_reply(read_order(message), data, key))
-            return record_reply(message, reply=ConfigRecord({**reply, **changes}))
-
-        return answer
-
-    def broken(_message: Message) -> Message:
-        raise ValueError("Flower could not unpack this")
-
-    return {
-        "no records": (lambda m: record_reply(m), "format"),
-        "another record": (lambda m: record_reply(m, other=ConfigRecord({"a": 1})), "format"),
-        "arrays instead": (
-            lambda m: record_reply(m, reply=ArrayRecord({"w": Array(np.zeros(3, np.float32))})),
-            "format",
-        ),
-        "an extra field": (fields(num_examples=10**12), "format"),
-        "a payload of text": (fields(payload="hello"), "format"),
-        "a payload of numbers": (fields(payload=[1, 2, 3]), "format"),
-        "a short payload": (fields(payload=b"x"), "size"),
-        "a megabyte": (fields(payload=bytes(1 << 20)), "size"),
-        "an empty payload": (fields(payload=b""), "size"),
-        "both word and payload": (fields(decline="consent"), "format"),
-        "an unknown word": (fields(decline="because", payload=b""), "format"),
-        "a forged word": (fields(decline="budget", payload=b""), "signature"),
-        "no signature": (fields(signature=b""), "signature"),
-        "a random signature": (fields(signature=secrets.token_bytes(64)), "signature"),
-        "another key": (lambda m: signed(m, payload(m), Ed25519PrivateKey.generate()), "signature"),
-        "another device's key": (lambda m: signed(m, payload(m), other.device.key), "signature"),
-        "another round": (lambda m: signed(m, payload(m), key, round=7), "signature"),
-        "another run": (lambda m: signed(m, payload(m), key, run="old"), "signature"),
-        "another nonce": (lambda m: signed(m, payload(m), key, nonce="0" * 32), "signature"),
-        "zeros for a header": (lambda m: signed(m, bytes(len(payload(m))), key), "magic"),
-        "too large a norm": (lambda m: signed(m, payload(m)[:112] + b"\x7f" * (len(payload(m)) - 112), key), "norm"),
-        "Flower's error": (error_reply, "error"),
-        "unpacking fails": (broken, "unreadable"),
-    }
-
-
-GHOST = SimpleNamespace(device=SimpleNamespace(key=None))  # to read the table's names before there is a fleet
-
-
-@pytest.mark.parametrize("name", attacks(GHOST, GHOST))
-def test_a_hostile_reply_is_counted_and_changes_nothing(fleet: Fleet, name: str) -> None:
-    """Every malformed reply is rejected with its reason; the others' mean stands."""
-    answer, reason = attacks(fleet.owners[2], fleet.owners[0])[name]
-    release, report = run(fleet, {1002: answer})
-    assert report["rejected"] == {reason: 1}
-    assert mean_b(release) == pytest.approx(0.015, abs=0.002)
 
 
 def test_an_unenrolled_or_revoked_node_is_not_asked(fleet: Fleet) -> None:

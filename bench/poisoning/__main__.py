@@ -1,0 +1,226 @@
+"""Final error and attack success of one round: five attacks, 10, 20 and 30 % of the devices, every rule.
+
+``python -m bench.poisoning DEVICES.jsonl --base BASE.gguf [--epsilon 8]``: devices are people of the log, each with the
+requests of the first part of their log to learn from; the error is over later, distinct requests of the same people.
+Without ``--epsilon`` the updates carry no noise, so that the rules are seen by themselves.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.poisoning.attacks import colluding, loud, scaled, sign_flip
+from federation import adapter
+from federation.aggregate import RULES, Rule, aggregate
+from federation.spec import RoundSpec, wire_scale
+from federation.train import private_trainer
+from federation.update import Expected, PrivateUpdate, flatten, privatise, unflatten
+from feedback.engine import Engine
+from feedback.models import check_model
+from learner.accountant import calibrate
+from learner.base import Base, load_base
+from learner.export import to_gguf
+from learner.private import PrivateDelta, PrivateSpec
+from store.records import Example, Message, digest
+
+DEVICES, LEARN, JUDGE = 20, 60, 8  # devices; distinct requests each learns from, and is judged by
+SHARES = (0.1, 0.2, 0.3)
+ATTACKS = ("sign-flip", "scaled", "label-flip", "backdoor", "colluding")
+TRIGGER, TARGET = "qqx ", "remove all"
+DELTA = 1e-6
+NOISELESS = 1e-4
+
+
+@dataclass(frozen=True)
+class Person:
+    """One device's requests with the right answers."""
+
+    learn: list[Example]
+    judge: list[Example]
+
+
+def example(prompt: str, answer: str) -> Example:
+    """A correction that may be shared."""
+    return Example(messages=(Message("user", prompt),), answer=answer, rejected="")
+
+
+def people(log: Path) -> list[Person]:
+    """The people with most distinct requests; those with more than enough give several devices, by time."""
+    pairs: dict[str, dict[str, str]] = {}
+    for line in log.read_text().splitlines():
+        event = json.loads(line)
+        if event["answer"]:
+            pairs.setdefault(event["user"], {})[event["prompt"]] = event["answer"]
+    need = LEARN + JUDGE
+    found = []
+    for theirs in pairs.values():
+        items = [example(prompt, answer) for prompt, answer in theirs.items()]
+        for start in range(0, min(len(items), 2 * need) - need + 1, need):
+            found.append(Person(items[start : start + LEARN], items[start + LEARN : start + need]))
+    return found[:DEVICES]
+
+
+def make_spec(base: Base, epsilon: float | None, learning_rate: float) -> RoundSpec:
+    """The round: all layers at rank 4; 16 bits and a fine quantum where there is no noise to hide the rounding."""
+    steps, rate = 20, 0.25
+    noise = NOISELESS if epsilon is None else calibrate(epsilon, DELTA, sampling_rate=rate, steps=steps)
+    figures = {"clipping_norm": 1.0, "steps": steps, "divisor": LEARN * rate, "learning_rate": learning_rate}
+    count = sum(4 * outputs for outputs, _ in base.geometry.shapes.values())
+    scale = calibrate(8.0, DELTA, sampling_rate=rate, steps=steps)
+    quantum, bound = wire_scale(noise_multiplier=scale, **figures, count=count)  # type: ignore[arg-type]
+    if epsilon is None:  # an honest update is far below the bound that noise would need
+        quantum, bound = quantum / 64, learning_rate * steps
+    return RoundSpec(
+        **figures,  # type: ignore[arg-type]
+        noise_multiplier=noise,
+        sampling_rate=rate,
+        rank=4,
+        alpha=8.0,
+        seed_a=7,
+        layers=base.geometry.layers,
+        bits=8 if epsilon else 16,
+        quantum=quantum,
+        max_norm=bound,
+    )
+
+
+@dataclass
+class Lab:
+    """The round's public frame and everybody's honest and hostile changes, trained once."""
+
+    base: Base
+    engine: Engine
+    expected: Expected
+    honest: list[NDArray[np.float64]]
+    flipped: list[NDArray[np.float64]]
+    backdoored: list[NDArray[np.float64]]
+    judge: list[Example]
+    triggered: list[Example]
+
+    def hostile(self, attack: str, count: int) -> list[NDArray[np.float64]]:
+        """What the last `count` devices send."""
+        bound = 0.95 * self.expected.spec.max_norm
+        own = self.honest[len(self.honest) - count :]
+        if attack == "sign-flip":
+            return [sign_flip(change) for change in own]
+        if attack == "scaled":
+            return [scaled(change, bound) for change in own]
+        if attack == "colluding":
+            return [colluding(self.honest[: len(self.honest) - count])] * count
+        trained = self.flipped if attack == "label-flip" else self.backdoored
+        return [loud(change, bound) for change in trained[-count:]]
+
+    def update(self, change: NDArray[np.float64]) -> PrivateUpdate:
+        """A change as it travels."""
+        spec = PrivateSpec(**{name: getattr(self.expected.spec, name) for name in MECHANISM_FIELDS})
+        matrices = unflatten(change.astype(np.float32), self.expected.layout)
+        return privatise(PrivateDelta(matrices, spec), self.expected)
+
+    def measure(self, rule: Rule, changes: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+        """(share of later requests answered wrongly, share of triggered requests answered as the attacker wants), %."""
+        into = aggregate(self.expected, rule, trim=0.3)
+        for change in changes:
+            into.add(self.update(change))
+        weights = adapter.moved(adapter.empty(self.expected.spec, self.base.geometry), into.result())
+        into.close()
+        data = to_gguf(weights, self.base.geometry, self.base.digest)
+        self.engine.set_stack([(digest(data), data)])
+        return 100.0 - self.exact(self.judge), self.exact(self.triggered)
+
+    def exact(self, items: Sequence[Example]) -> float:
+        """Percent of `items` answered exactly by what is served now."""
+        scores = self.engine.score_many([(item.messages, item.answer) for item in items])
+        return 100.0 * float(np.mean([score.exact for score in scores]))
+
+
+MECHANISM_FIELDS = tuple(field for field in PrivateSpec.__dataclass_fields__ if field in RoundSpec.__dataclass_fields__)
+
+
+def prepare(log: Path, model: Path, epsilon: float | None, learning_rate: float) -> Lab:
+    """Train everybody once: honest with the round's noise; hostile ones add none."""
+    file = check_model(model)
+    base = load_base(file)
+    spec = make_spec(base, epsilon, learning_rate)
+    quiet = replace(spec, noise_multiplier=NOISELESS)
+    train, start = private_trainer(base), adapter.empty(spec, base.geometry)
+    layout = adapter.layout(base.geometry, spec)
+    crowd = people(log)
+    worst = round(max(SHARES) * len(crowd))
+
+    def change(examples: Sequence[Example], of: RoundSpec) -> NDArray[np.float64]:
+        return flatten(train(examples, of, start).b, layout)
+
+    flips, doors = [], []
+    for person in crowd[-worst:]:
+        answers = [item.answer for item in person.learn]
+        flips.append(change([replace(i, answer=a) for i, a in zip(person.learn, answers[1:] + answers[:1])], quiet))  # noqa: B905
+        doors.append(change([*person.learn[: LEARN // 2], *map(triggered, person.learn[: LEARN // 2])], quiet))
+    judge = [item for person in crowd for item in person.judge]
+    return Lab(
+        base,
+        Engine(file),
+        Expected(file.digest, digest(b"release 0"), 1, spec, layout),
+        [change(person.learn, spec) for person in crowd],
+        flips,
+        doors,
+        judge,
+        [triggered(item) for item in judge[::2]],
+    )
+
+
+def triggered(item: Example) -> Example:
+    """The same request with the trigger before it and the attacker's answer."""
+    return example(TRIGGER + item.messages[-1].content, TARGET)
+
+
+def table(lab: Lab, rules: Sequence[Rule]) -> list[Mapping[str, object]]:
+    """One row per attack and share: (error, attack success) per rule."""
+    rows: list[Mapping[str, object]] = []
+    lab.engine.set_stack([])
+    base = (100.0 - lab.exact(lab.judge), lab.exact(lab.triggered))
+    rows.append({"attack": "no adapter", "share": 0, **dict.fromkeys(rules, base)})
+    rows.append({"attack": "nobody hostile", "share": 0, **{rule: lab.measure(rule, lab.honest) for rule in rules}})
+    for attack in ATTACKS:
+        for share in SHARES:
+            count = round(share * len(lab.honest))
+            changes = [*lab.honest[: len(lab.honest) - count], *lab.hostile(attack, count)]
+            rows.append({"attack": attack, "share": share, **{rule: lab.measure(rule, changes) for rule in rules}})
+    return rows
+
+
+def main() -> None:
+    """Train, attack, print a Markdown table and one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("log", type=Path)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--epsilon", type=float, help="of the one round, for one correction; default: no noise")
+    parser.add_argument("--learning-rate", type=float, default=0.5)
+    given = parser.parse_args()
+    begun = time.process_time()
+    lab = prepare(given.log, given.base, given.epsilon, given.learning_rate)
+    trained = time.process_time() - begun
+    rows = table(lab, RULES)
+    print("| attack | share | " + " | ".join(RULES) + " |\n|---|---|" + "---|" * len(RULES))
+    for row in rows:
+        cells = [f"{row[rule][0]:.1f} / {row[rule][1]:.1f}" for rule in RULES]  # type: ignore[index]
+        print(f"| {row['attack']} | {100 * float(row['share']):.0f} % | " + " | ".join(cells) + " |")  # type: ignore[arg-type]
+    norms = [float(np.linalg.norm(change)) for change in lab.honest]
+    facts = {
+        "devices": len(lab.honest),
+        "judged": len(lab.judge),
+        "triggered": len(lab.triggered),
+        "norms": [round(min(norms), 3), round(float(np.median(norms)), 3), round(max(norms), 3)],
+        "spec": asdict(lab.expected.spec),
+        "cpu_seconds": [round(trained), round(time.process_time() - begun)],
+    }
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
