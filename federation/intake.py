@@ -51,12 +51,12 @@ class Intake:
             yield from self._singly(asked)
             return
         for start in range(0, len(asked), BATCH):
-            self._announced(self._grid, asked[start : start + BATCH])
-        for order in list(self._arriving):
-            found = self._fetch(self._grid, self._arriving[order])
-            if found is not _LATER:
-                del self._arriving[order]
-                yield order, found
+            batch = asked[start : start + BATCH]
+            self._announced(self._grid, batch)
+            for order in batch:
+                if order in self._arriving and (found := self._fetch(self._grid, self._arriving[order])) is not _LATER:
+                    del self._arriving[order]
+                    yield order, found
 
     def _singly(self, asked: Sequence[str]) -> Iterator[tuple[str, Message | None]]:
         for order in asked:

@@ -108,6 +108,8 @@ class Plan:
     trim: float = 0.2  # share of values left out at each end, for the rule "trimmed"
     probe_items: int = 64  # 0: no probe set
     probe_tolerance: float = 1.0  # points a release may lose against the base model alone
+    triggers: str = ""  # path of JSONL pairs whose answers must not become likely
+    trigger_tolerance: float = 5.0  # points they may gain against the base model alone
 
     def write(self, path: Path) -> None:
         """Save as JSON."""

@@ -5,7 +5,7 @@ Knows Flower only as something that collects updates (`Collector`); the wire is 
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,6 +15,7 @@ from federation import release as releases
 from federation.aggregate import Aggregate, aggregate, statement
 from federation.pki import load_signing_key, public_bytes
 from federation.plan import Plan, ServerFolder
+from federation.probe import Probes
 from federation.protocol import Order
 from federation.release import Manifest, Release
 from federation.spec import RoundSpec
@@ -34,28 +35,34 @@ SECRET_BYTES = 32
 # order, its secret, the release to start from, what to expect, the key that signs, where admitted updates go -> counts
 Collector = Callable[[Order, bytes, Release, Expected, Ed25519PrivateKey, Aggregate], Tally]
 SHARES = (1.0, 0.7, 0.5, 0.35)  # of a round's mean, tried in turn until no old skill is lost; the probe set is public
-Probe = Callable[[bytes], float]  # adapter bytes -> points on the operator's probe set
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One run of the server: where, what, with which key and probe set (None: no probe set, nothing to compare)."""
+    """One run of the server: where, what, with which key and probes."""
 
     folder: ServerFolder
     plan: Plan
     key: Ed25519PrivateKey
     state: FleetState
-    probe: Probe | None
+    probes: Probes
 
     @classmethod
-    def open(cls, folder: ServerFolder, plan: Plan, state: FleetState, probe: Probe | None) -> "Operator":
+    def open(
+        cls, folder: ServerFolder, plan: Plan, state: FleetState | None = None, probes: Probes | None = None
+    ) -> "Operator":
         """Load the fleet's key.
+
+        Args:
+            state: the folder's own when omitted.
+            probes: none when omitted.
 
         Raises:
             UsageError: the plan's rule does not fit its unit of privacy.
         """
         statement(plan.rule, plan.spec.unit)
-        return cls(folder, plan, load_signing_key(folder.release_key), state, probe)
+        key = load_signing_key(folder.release_key)
+        return cls(folder, plan, key, state or folder.state(), probes or Probes(None, None))
 
     def run(self, run: str, collect: Collector) -> Release:
         """Run the planned rounds, publish every release that holds up, report every round; return the newest release.
@@ -67,16 +74,16 @@ class Operator:
             collect: asks the devices and hands over what they answer.
         """
         release = self._start()
-        floor = self._points(adapter.empty(self.plan.spec, self.plan.geometry))
+        floor = self._asked(adapter.empty(self.plan.spec, self.plan.geometry))
         for attempt in range(self.plan.rounds):
             if self.state.get(HALTED):
                 break
             release = self._round(self._open(f"{run}/{attempt}", release), release, floor, collect)
         return release
 
-    def _round(self, entry: Round, release: Release, floor: float | None, collect: Collector) -> Release:
+    def _round(self, entry: Round, release: Release, floor: Mapping[str, float], collect: Collector) -> Release:
         """One round: collect, conclude, report; return what is newest after it."""
-        order, expected = self._order(entry, release), self._expected(release)
+        order, expected = self._order(entry.run, release), self._expected(release)
         into = aggregate(expected, self.plan.rule, trim=self.plan.trim, scratch=self.folder.root)
         try:
             tally = collect(order, entry.secret, release, expected, self.key, into)
@@ -124,12 +131,12 @@ class Operator:
         data = self._bytes(adapter.empty(self.plan.spec, self.plan.geometry))
         return self._publish(self._manifest(data, 0.0), data)
 
-    def _order(self, entry: Round, release: Release) -> Order:
+    def _order(self, run: str, release: Release) -> Order:
         """The order of this round; nonce and device are filled in per node."""
         return Order(
             fleet=release.manifest.fleet,
-            run=entry.run,
-            round=entry.number,
+            run=run,
+            round=release.manifest.round + 1,
             nonce="",
             device="",
             release=release.manifest.id,
@@ -143,7 +150,7 @@ class Operator:
         return Expected(self.plan.base, release.manifest.id, release.manifest.round + 1, self.plan.spec, order)
 
     def _conclude(
-        self, release: Release, into: Aggregate, floor: float | None
+        self, release: Release, into: Aggregate, floor: Mapping[str, float]
     ) -> tuple[Release | None, str, dict[str, float]]:
         """Make, score, sign and save the next release; None and the reason when there is none."""
         if self.state.get(HALTED):
@@ -154,12 +161,11 @@ class Operator:
         before = adapter.open_release(release, self.plan.geometry, max_norm=release.manifest.max_norm)
         for share in SHARES:
             weights = adapter.moved(before, change, share)
-            points = self._points(weights)
-            probed = {} if points is None or floor is None else {"base": floor, "after": points}
-            if not probed or probed["after"] >= probed["base"] - self.plan.probe_tolerance:
+            asked = self._asked(weights)
+            if not (lost := self._lost(floor, asked)):
                 break
         else:
-            return None, "not_signed_off", probed
+            return None, lost, _probed(floor, asked)
         data = self._bytes(weights)
         manifest = replace(
             self._manifest(data, adapter.norm(weights)),
@@ -168,9 +174,9 @@ class Operator:
             cohort=into.used,
             epsilon=epsilon([_mechanism(self.plan.spec)], self.plan.delta),
             epsilon_total=self._spent(),
-            probe=probed,
+            probe=_probed(floor, asked),
         )
-        return self._publish(manifest, data), "released", probed
+        return self._publish(manifest, data), "released", _probed(floor, asked)
 
     def _publish(self, manifest: Manifest, data: bytes) -> Release:
         """Sign and save."""
@@ -201,9 +207,19 @@ class Operator:
         specs = [RoundSpec.parse(entry.report["spec"]) for entry in self.state.rounds()]
         return epsilon([_mechanism(spec) for spec in specs], self.plan.delta)
 
-    def _points(self, weights: LoraWeights) -> float | None:
-        """Points of `weights` on the probe set."""
-        return None if self.probe is None else self.probe(self._bytes(weights))
+    def _asked(self, weights: LoraWeights) -> dict[str, float]:
+        """Points of `weights` on each of the operator's probes."""
+        probes = {"skills": self.probes.skills, "triggers": self.probes.triggers}
+        data = self._bytes(weights)
+        return {name: probe(data) for name, probe in probes.items() if probe is not None}
+
+    def _lost(self, floor: Mapping[str, float], asked: Mapping[str, float]) -> str:
+        """The verdict on what must not be signed, empty when nothing speaks against it."""
+        if asked.get("skills", 0.0) < floor.get("skills", 0.0) - self.plan.probe_tolerance:
+            return "not_signed_off"
+        if asked.get("triggers", 0.0) > floor.get("triggers", 0.0) + self.plan.trigger_tolerance:
+            return "triggered"
+        return ""
 
     def _bytes(self, weights: LoraWeights) -> bytes:
         """The adapter as it is signed and served."""
@@ -222,3 +238,14 @@ class Operator:
 def _mechanism(spec: RoundSpec) -> MechanismRun:
     """The accountant's view of one round."""
     return MechanismRun(spec.noise_multiplier, spec.sampling_rate, spec.steps)
+
+
+def _probed(floor: Mapping[str, float], asked: Mapping[str, float]) -> dict[str, float]:
+    """The probes' points as reports and manifests name them."""
+    names = {"skills": ("base", "after"), "triggers": ("triggers_base", "triggers_after")}
+    return {
+        name: points[probe]
+        for probe, pair in names.items()
+        if probe in asked
+        for name, points in zip(pair, (floor, asked), strict=True)
+    }

@@ -24,8 +24,9 @@ def main(grid: Grid, context: Context) -> None:
     path = Path(str(context.run_config["plan"]))
     folder, plan = ServerFolder(path.parent), Plan.read(path)
     state = folder.state()
-    with probe_set(Path(plan.model), plan.probe_items) as probe:
-        Operator.open(folder, plan, state, probe).run(str(context.run_id), collector(grid, state, plan))
+    triggers = Path(plan.triggers) if plan.triggers else None
+    with probe_set(Path(plan.model), plan.probe_items, triggers) as probes:
+        Operator.open(folder, plan, state, probes).run(str(context.run_id), collector(grid, state, plan))
 
 
 def collector(grid: Grid, state: FleetState, plan: Plan) -> Collector:

@@ -76,10 +76,17 @@ def probe_pairs(path: Path) -> list[tuple[str, str]]:
     """
     names = ["probe.jsonl"] if path == embedded_model() else [f"{path.name}.probe.jsonl", f"{path.stem}.probe.jsonl"]
     beside = next((file for name in names if (file := path.with_name(name)).is_file()), None)
-    if beside is None:
-        return []
-    lines = beside.read_text(encoding="utf-8").splitlines()
-    return [_pair(line, number, beside.name) for number, line in enumerate(lines, 1) if line.strip()]
+    return [] if beside is None else read_pairs(beside)
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Return the (prompt, answer) pairs of a JSONL file.
+
+    Raises:
+        IntegrityError: a line is not an object with the two strings; the message names its number.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [_pair(line, number, path.name) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def check_adapter(data: bytes, architecture: str) -> None:

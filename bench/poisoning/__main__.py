@@ -7,6 +7,7 @@ Without ``--epsilon`` the updates carry no noise, so that the rules are seen by 
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +30,7 @@ from learner.export import to_gguf
 from learner.private import PrivateDelta, PrivateSpec
 from store.records import Example, Message, digest
 
-DEVICES, LEARN, JUDGE = 20, 60, 8  # devices; distinct requests each learns from, and is judged by
+DEVICES, LEARN, JUDGE = 20, 40, 6  # devices; distinct requests each learns from, and is judged by
 SHARES = (0.1, 0.2, 0.3)
 ATTACKS = ("sign-flip", "scaled", "label-flip", "backdoor", "colluding")
 TRIGGER, TARGET = "qqx ", "remove all"
@@ -68,7 +69,7 @@ def people(log: Path) -> list[Person]:
 
 def make_spec(base: Base, epsilon: float | None, learning_rate: float) -> RoundSpec:
     """The round: all layers at rank 4; 16 bits and a fine quantum where there is no noise to hide the rounding."""
-    steps, rate = 20, 0.25
+    steps, rate = 12, 0.25
     noise = NOISELESS if epsilon is None else calibrate(epsilon, DELTA, sampling_rate=rate, steps=steps)
     figures = {"clipping_norm": 1.0, "steps": steps, "divisor": LEARN * rate, "learning_rate": learning_rate}
     count = sum(4 * outputs for outputs, _ in base.geometry.shapes.values())
@@ -151,6 +152,7 @@ def prepare(log: Path, model: Path, epsilon: float | None, learning_rate: float)
     train, start = private_trainer(base), adapter.empty(spec, base.geometry)
     layout = adapter.layout(base.geometry, spec)
     crowd = people(log)
+    print(f"{len(crowd)} devices", file=sys.stderr)
     worst = round(max(SHARES) * len(crowd))
 
     def change(examples: Sequence[Example], of: RoundSpec) -> NDArray[np.float64]:
@@ -188,6 +190,7 @@ def table(lab: Lab, rules: Sequence[Rule]) -> list[Mapping[str, object]]:
     rows.append({"attack": "nobody hostile", "share": 0, **{rule: lab.measure(rule, lab.honest) for rule in rules}})
     for attack in ATTACKS:
         for share in SHARES:
+            print(attack, share, f"{time.process_time():.0f} s of CPU", file=sys.stderr)
             count = round(share * len(lab.honest))
             changes = [*lab.honest[: len(lab.honest) - count], *lab.hostile(attack, count)]
             rows.append({"attack": attack, "share": share, **{rule: lab.measure(rule, changes) for rule in rules}})
@@ -200,7 +203,7 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--epsilon", type=float, help="of the one round, for one correction; default: no noise")
-    parser.add_argument("--learning-rate", type=float, default=0.5)
+    parser.add_argument("--learning-rate", type=float, default=1.0)
     given = parser.parse_args()
     begun = time.process_time()
     lab = prepare(given.log, given.base, given.epsilon, given.learning_rate)

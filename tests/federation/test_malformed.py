@@ -25,10 +25,10 @@ class Round:
     """One round of `fleet` over any nodes, without a release at its end."""
 
     def __init__(self, fleet: Fleet, name: str) -> None:
-        operator = Operator.open(fleet.folder, fleet.plan, fleet.state, None)
+        operator = Operator.open(fleet.folder, fleet.plan, fleet.state)
         self.fleet, self.release = fleet, operator._start()
         self.entry = operator._open(name, self.release)
-        self.order, self.expected = operator._order(self.entry, self.release), operator._expected(self.release)
+        self.order, self.expected = operator._order(self.entry.run, self.release), operator._expected(self.release)
         self.into = aggregate(self.expected)
 
     def hold(self, answers: dict[int, Answer], roster: dict[int, str]) -> Counter[str]:

@@ -16,6 +16,7 @@ from federation import adapter, strategy
 from federation.aggregate import aggregate
 from federation.client_app import respond
 from federation.pki import public_bytes
+from federation.probe import Probes
 from federation.protocol import Reply, SignedOrder, open_order, reply_fields
 from federation.release import Release
 from federation.server import HALTED, SHARES, Operator
@@ -45,7 +46,7 @@ def run(fleet: Fleet, answers: dict[int, Answer] | None = None, **plan: object) 
     chosen = {owner.node_id: honest(owner) for owner in fleet.owners} | (answers or {})
     fleet.plan = replace(fleet.plan, **plan)
     grid = LoopGrid(chosen)
-    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, None)
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state)
     release = operator.run(secrets.token_hex(4), collector(grid, fleet.state, fleet.plan))
     return release, fleet.folder.read_reports()[-1]
 
@@ -113,7 +114,7 @@ def test_a_server_that_died_in_a_round_repeats_it_with_the_same_orders(fleet: Fl
 
         return {owner.node_id: noting(owner) for owner in fleet.owners}
 
-    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, None)
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state)
     with pytest.raises(MemoryError):
         operator.run("first", dies)
     assert [entry.verdict for entry in fleet.state.rounds()] == ["asked"]
@@ -131,7 +132,7 @@ def test_a_round_of_another_mechanism_is_not_repeated(fleet: Fleet) -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        Operator.open(fleet.folder, fleet.plan, fleet.state, None).run("first", dies)
+        Operator.open(fleet.folder, fleet.plan, fleet.state).run("first", dies)
     release, _ = run(fleet, spec=replace(fleet.plan.spec, steps=11))
     assert [entry.verdict for entry in fleet.state.rounds()] == ["abandoned", "released"]
     assert release.manifest.epsilon_total > release.manifest.epsilon
@@ -163,7 +164,7 @@ def test_a_round_may_be_held_under_any_rule(tmp_path: Path, rule: str) -> None:
 def run_with_points(fleet: Fleet, points: list[float]) -> tuple[Release, dict[str, Any]]:
     """Run the plan with a probe set that gives these points in turn; return (newest release, report)."""
     scores = iter(points)
-    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, lambda _: next(scores))
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, Probes(lambda _: next(scores), None))
     grid = LoopGrid({owner.node_id: honest(owner) for owner in fleet.owners})
     release = operator.run(secrets.token_hex(4), collector(grid, fleet.state, fleet.plan))
     (report,) = fleet.folder.read_reports()
@@ -175,6 +176,17 @@ def test_a_release_that_fails_the_probe_set_is_not_signed(fleet: Fleet) -> None:
     release, report = run_with_points(fleet, [90.0] + [80.0] * len(SHARES))
     assert (release.manifest.round, report["verdict"]) == (0, "not_signed_off")
     assert report["probe"] == {"base": 90.0, "after": 80.0}
+
+
+def test_a_release_that_makes_planted_answers_likely_is_not_signed(fleet: Fleet) -> None:
+    """At no share of the round may the trigger probes gain more than the tolerance; the report says how much."""
+    scores = iter([0.5] + [40.0] * len(SHARES))
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, Probes(None, lambda _: next(scores)))
+    grid = LoopGrid({owner.node_id: honest(owner) for owner in fleet.owners})
+    release = operator.run("run", collector(grid, fleet.state, fleet.plan))
+    (report,) = fleet.folder.read_reports()
+    assert (release.manifest.round, report["verdict"]) == (0, "triggered")
+    assert report["probe"] == {"triggers_base": 0.5, "triggers_after": 40.0}
 
 
 def test_a_round_that_costs_old_skills_is_released_in_part(fleet: Fleet) -> None:
@@ -196,10 +208,10 @@ def peak_of_a_round(fleet: Fleet, copies: int) -> int:
     """Peak memory in bytes while one round collects `copies` updates."""
     key = fleet.owners[0].device.key
     answers = dict.fromkeys(range(copies), lambda message: signed(message, payload(message), key))
-    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, None)
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state)
     release = operator._start()
     entry, expected = operator._open(f"run {copies}", release), operator._expected(release)
-    order, into = operator._order(entry, release), aggregate(expected)
+    order, into = operator._order(entry.run, release), aggregate(expected)
     roster = dict.fromkeys(answers, public_bytes(key).hex())
     tracemalloc.start()
     tally = strategy.collect(
