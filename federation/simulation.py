@@ -19,7 +19,12 @@ from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, ObjectTree, P
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import GetNodesResponse, PullAppMessagesResponse, PushAppMessagesResponse
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.superlink.grid.http_grid import HttpGrid
 
@@ -143,6 +148,7 @@ class _Link:
 
 def on_the_wire(reply: Message) -> Raw:
     """A reply as a node pushes it."""
-    reply.metadata.__dict__["_message_id"] = reply.object_id
-    contents = {name: each.deflate() for name, each in get_all_nested_objects(reply).items()}
-    return Raw(get_object_tree(reply), contents, message_to_proto(remove_content_from_message(reply)))
+    with no_object_id_recompute():  # each object is hashed once, as a SuperNode does it
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        contents = {name: each.deflate() for name, each in get_all_nested_objects(reply).items()}
+        return Raw(get_object_tree(reply), contents, message_to_proto(remove_content_from_message(reply)))
