@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import httpx
 from flwr.app import Message
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
@@ -54,7 +55,7 @@ class Intake:
             batch = asked[start : start + BATCH]
             self._announced(self._grid, batch)
             for order in batch:
-                if order in self._arriving and (found := self._fetch(self._grid, self._arriving[order])) is not _LATER:
+                if order in self._arriving and (found := self._safely(self._grid, self._arriving[order])) is not _LATER:
                     del self._arriving[order]
                     yield order, found
 
@@ -71,11 +72,20 @@ class Intake:
     def _announced(self, grid: HttpGrid, asked: Sequence[str]) -> None:
         """Note which replies there are and what they are made of."""
         wanted = set(asked) - set(self._arriving)
+        if not wanted:
+            return
         answer = grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=sorted(wanted)))
         for message, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             objects = (node.object_id for node in iterate_object_tree(tree))
             found = _Arriving(message.metadata.message_id, tuple(islice(objects, OBJECTS + 1)))
             self._arriving[message.metadata.reply_to_message_id] = found
+
+    def _safely(self, grid: HttpGrid, announced: _Arriving) -> Message | None:
+        """`_fetch`; what the SuperLink refuses to hand out cannot be read."""
+        try:
+            return self._fetch(grid, announced)
+        except httpx.HTTPStatusError:
+            return None
 
     def _fetch(self, grid: HttpGrid, announced: _Arriving) -> Message | None:
         """The reply, None when it cannot be read, `_LATER` when it is not whole yet."""

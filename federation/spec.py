@@ -136,6 +136,7 @@ class Pace:
 
     quorum: int = 3  # fewest updates a release may rest on
     expected: int = 3  # devices worth waiting for before the round starts
+    most: int = 10_000  # devices asked in one round, drawn from those online
     gather: float = 60.0  # longest wait for them
     deadline: float = 600.0  # longest wait for their replies
     poll: float = 0.5

@@ -7,6 +7,7 @@ key *we* enrolled, and can only be counted, never raise.
 
 import hashlib
 import hmac
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,12 +33,15 @@ SLOWER, SLOWEST = 1.5, 4.0  # factors by which looks at an empty desk get rarer
 
 
 def gather(grid: Grid, roster: Mapping[int, str], pace: Pace) -> list[int]:
-    """Wait for enrolled nodes to be online; return those that are, at the latest after `pace.gather` seconds."""
+    """Wait for enrolled nodes to be online; return those that are, at the latest after `pace.gather` seconds.
+
+    Of more than `pace.most` some are drawn; no privacy is claimed for the draw.
+    """
     end = time.monotonic() + pace.gather
     while True:
         online = sorted(set(grid.get_node_ids()) & set(roster))
         if len(online) >= pace.expected or time.monotonic() >= end:
-            return online
+            return sorted(secrets.SystemRandom().sample(online, min(len(online), pace.most)))
         time.sleep(pace.poll)
 
 

@@ -89,6 +89,14 @@ def test_too_few_updates_release_nothing_but_are_on_file(fleet: Fleet) -> None:
     assert (report["verdict"], report["accepted"], report["rejected"]) == ("no_quorum", 1, {"error": 2})
 
 
+def test_a_round_asks_no_more_devices_than_it_may(fleet: Fleet) -> None:
+    """Of three that are online, two are drawn, and every one of the three at some time."""
+    pace, grid = replace(fleet.plan.pace, most=2), LoopGrid(dict.fromkeys(fleet.roster, error_reply))
+    drawn = [strategy.gather(grid, fleet.roster, pace) for _ in range(60)]
+    assert {len(nodes) for nodes in drawn} == {2}
+    assert {node for nodes in drawn for node in nodes} == set(fleet.roster)
+
+
 def test_devices_that_never_answer_do_not_block_the_round(fleet: Fleet) -> None:
     """The deadline ends it; they are counted as missing."""
     pace = replace(fleet.plan.pace, deadline=3.0)
