@@ -8,6 +8,7 @@ independent second code for cross-checks. The Gaussian-DP approximation is delib
 This file knows numbers only: no data, no model.
 """
 
+import functools
 import math
 import warnings
 from collections.abc import Iterable, Sequence
@@ -64,11 +65,16 @@ def epsilon(runs: Sequence[MechanismRun], delta: float) -> float:
         UsageError: delta is not in (0, 1).
     """
     _check_delta(delta)
+    return _composed(tuple(sorted(_merged(runs).items())), delta) if runs else 0.0
+
+
+@functools.lru_cache(maxsize=1024)  # half a second each, and asked for the same public figures again and again
+def _composed(runs: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
     accountant = PLDAccountant(value_discretization_interval=LOSS_GRID)
-    for (sigma, rate), steps in _merged(runs).items():
+    for (sigma, rate), steps in runs:
         event = PoissonSampledDpEvent(rate, GaussianDpEvent(sigma))
         accountant.compose(SelfComposedDpEvent(event, steps))
-    return float(accountant.get_epsilon(delta)) if runs else 0.0
+    return float(accountant.get_epsilon(delta))
 
 
 def epsilon_prv(runs: Sequence[MechanismRun], delta: float) -> float:
