@@ -69,7 +69,7 @@ function setTheme(theme) {
 	drawTools();
 }
 
-// One line about the daemon, and a banner when something keeps it from its work.
+// One line about the daemon, and a banner when something is in its way.
 function drawState() {
 	const { status, connected, running } = state;
 	const n = status?.learning?.waiting ?? 0;
@@ -128,7 +128,7 @@ function tellOutcome() {
 
 function globalKeys(key) {
 	const panel = PANELS[Number(key) - 1];
-	if (panel) return () => { location.hash = `#${panel.id}`; };
+	if (panel) return () => { location.hash = `#${panel.id}`; follow(); };
 	return { "?": showKeys, u: undoLast }[key] ?? shown?.keys(key);
 }
 
@@ -143,7 +143,7 @@ async function begin() {
 	const token = /^#token=(.+)$/.exec(location.hash)?.[1];
 	if (token) history.replaceState(null, "", "/");
 	try {
-		await signIn(token && decodeURIComponent(token)).catch((error) => (token ? signIn() : Promise.reject(error))); // used, but a good cookie
+		await signIn(token && decodeURIComponent(token)).catch((error) => (token ? signIn() : Promise.reject(error)));
 	} catch (error) {
 		signedOut(error);
 		return;

@@ -35,13 +35,14 @@ function words() {
 	draw();
 }
 
-// Take the last answers from the store; what is being said or edited here stays.
+// Take the last answers from the store; what is being said here stays.
 async function refresh() {
 	try {
+		const since = Date.now() / 1000 - 5; // may not be stored yet
 		const { data } = await get("/api/interactions?limit=30");
 		const here = new Map(turns.map((turn) => [turn.completion_id, turn]));
 		const kept = data.reverse().map((one) => Object.assign(here.get(one.completion_id) ?? { key: one.completion_id }, one));
-		turns = [...kept, ...turns.filter((turn) => turn.streaming || turn.error || turn.logged === false)];
+		turns = [...kept, ...turns.filter((turn) => !kept.includes(turn) && (turn.streaming || turn.error || turn.logged === false || turn.created > since))];
 		fault = null;
 		loaded = true;
 	} catch (error) {

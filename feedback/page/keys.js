@@ -15,7 +15,7 @@ const LISTS = { // list: keys: words
 	"panel.learning": { l: "learn_now", z: "roll_back" },
 };
 
-// Single letters can be switched off, for those whose software types them by itself (WCAG 2.1.4).
+// Single letters can be switched off (WCAG 2.1.4).
 const lettersOn = () => kept("letters") !== "off";
 
 // Listen for keys; `find(key)` returns what to do, or nothing. Keys inside text fields and dialogs are left alone.
