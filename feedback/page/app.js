@@ -108,7 +108,7 @@ function heard(kind) {
 	}, 60);
 }
 
-// The line to the daemon went or came back; it may be a new one, so everything is asked again.
+// The line to the daemon went or came back: ask for everything again.
 function reached(connected) {
 	if (connected && !state.connected) heard("back");
 	change({ connected });

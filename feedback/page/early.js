@@ -1,4 +1,4 @@
-// Runs before the first paint, so that neither theme nor language flickers.
+// Before the first paint, so that neither theme nor language flickers.
 
 (() => {
 	const root = document.documentElement;
