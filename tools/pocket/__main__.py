@@ -5,6 +5,7 @@ Without `--data` the embedded base is trained from the grammar; with it, a base 
 
 import argparse
 import json
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from tools.pocket.tokenizer import build, train_vocabulary
 from tools.pocket.train import Recipe, Source, train
 
 PROBE_SIZE = 600
+PROBE_TOTAL = 2_100  # what was held out, filled up with pairs like those of the training: replay wants many
 VOCABULARY_SAMPLE = 40_000
 
 
@@ -38,7 +40,7 @@ def _train(arguments: Sequence[str]) -> int:
     source, sample, probe = _grammar(options.seed) if options.data is None else _file(options.data, options.seed)
     vocabulary = train_vocabulary(sample, options.vocabulary)
     shape = Shape(len(vocabulary.tokens), options.width, options.layers, options.width // 32, 32, options.inner)
-    model, outcome = train(source, build(vocabulary), shape, Recipe(options.minutes, options.seed))
+    model, outcome = train(source, build(vocabulary), shape, Recipe(options.minutes, options.steps, options.seed))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     name = f"corrigible pocket {options.out.stem}"
     write_gguf(options.out, name, model.weights(), shape, vocabulary, quantized=not options.f32)
@@ -50,13 +52,14 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _grammar(seed: int) -> tuple[Source, list[Pair], list[Pair]]:
-    probe = generate(PROBE_SIZE, seed + 1)
-    return from_grammar(seed, probe), generate(VOCABULARY_SAMPLE, seed), probe
+    probe = generate(PROBE_TOTAL, seed + 1)
+    return from_grammar(seed, probe[:PROBE_SIZE]), generate(VOCABULARY_SAMPLE, seed), probe
 
 
 def _file(path: Path, seed: int) -> tuple[Source, list[Pair], list[Pair]]:
-    pairs, probe = split(read_pairs(path), seed)
-    return from_pairs(pairs, seed, probe), pairs, probe
+    pairs, held = split(read_pairs(path), seed)
+    known = random.Random(seed).sample(pairs, min(len(pairs), PROBE_TOTAL - len(held)))
+    return from_pairs(pairs, seed, held), pairs, [*held, *known]
 
 
 def _train_options() -> argparse.ArgumentParser:
@@ -64,6 +67,7 @@ def _train_options() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="JSONL of prompt and answer; without it, the built-in grammar")
     parser.add_argument("--out", type=Path, required=True, help="the GGUF file to write")
     parser.add_argument("--minutes", type=float, default=15.0, help="how long to train")
+    parser.add_argument("--steps", type=int, help="train this many steps instead, which can be repeated exactly")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--width", type=int, default=192, help="a multiple of 32")
     parser.add_argument("--layers", type=int, default=5)

@@ -32,9 +32,13 @@ def generate(count: int, seed: int) -> list[Pair]:
     return pairs
 
 
-def draw(rng: random.Random) -> Pair:
-    """One request: a single command, or two or three joined ones."""
-    commands = rng.choices((1, 2, 3), (0.8, 0.17, 0.03))[0]
+USUAL = (0.8, 0.17, 0.03)  # how often a request holds one, two or three commands
+JOINED = (0.62, 0.3, 0.08)  # for training: joined commands are the harder part
+
+
+def draw(rng: random.Random, lengths: tuple[float, float, float] = USUAL) -> Pair:
+    """One request: a single command, or two or three joined ones as often as `lengths` says."""
+    commands = rng.choices((1, 2, 3), lengths)[0]
     prompt, answer, verbatim = "", list[str](), False
     for index in range(commands):
         frame = _frame(rng, closed=index < commands - 1)

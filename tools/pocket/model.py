@@ -87,6 +87,11 @@ class PocketModel(nn.Module):
                 residual = name.endswith(("out.weight", "down.weight"))
                 nn.init.normal_(parameter, std=0.02 / (2 * shape.layers) ** 0.5 if residual else 0.02)
 
+    def hasten(self) -> None:
+        """Compile the layers, once for all batch shapes: about twice the speed for half a minute at the first step."""
+        for layer in self.layers:
+            layer.compile(dynamic=True)
+
     def forward(self, tokens: Tensor, wanted: Tensor) -> Tensor:
         """tokens (rows, length), padded at the end; wanted holds places in the flattened tokens, row by row.
 

@@ -12,9 +12,11 @@ import torch
 class Pace:
     """Tries one thread and all cores for a step each, keeps the faster, and tries again later, ever more rarely."""
 
-    def __init__(self) -> None:
-        self._counts = sorted({1, os.cpu_count() or 1})
-        self._plan = deque([*[1] * 10, *self._counts[1:]])
+    def __init__(self, *, fixed: bool = False) -> None:
+        """`fixed`: always all cores, so that a run can be repeated exactly."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._counts = [cores] if fixed else sorted({1, cores})
+        self._plan = deque([*[self._counts[0]] * 10, *self._counts[1:]])
         self._speed: dict[int, float] = {}
         self._hold = 20
 

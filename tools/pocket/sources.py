@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from tools.pocket.augment import Swapper
 from tools.pocket.data import Pair, key
-from tools.pocket.grammar import draw
+from tools.pocket.grammar import JOINED, draw
 from tools.pocket.train import Source
 
 
@@ -16,7 +16,7 @@ def from_grammar(seed: int, held: Iterable[Pair]) -> Source:
     def take(count: int) -> list[Pair]:
         pairs: list[Pair] = []
         while len(pairs) < count:
-            pair = draw(rng)
+            pair = draw(rng, JOINED)
             if key(pair.prompt) not in forbidden:
                 pairs.append(pair)
         return pairs

@@ -1,7 +1,7 @@
-"""The training loop: a fixed number of minutes, a schedule that follows the clock, loss on answers only.
+"""The training loop: a number of steps or of minutes, loss on answers only.
 
-Rows of like length share a batch, so little is padded. What is traded: two runs of one seed see the same data in the
-same order, but how far they get depends on the machine, so the weights are alike and not identical.
+Rows of like length share a batch, so little is padded. By steps, one seed gives the same data, schedule and thread
+count, hence the same model on the same machine; by minutes, how far a run gets depends on the machine's speed.
 """
 
 import math
@@ -27,11 +27,12 @@ Source = Callable[[int], list[Pair]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; rates are peaks, reached after `warmup` of the time and then falling to zero on a cosine."""
+    """How to train; rates are peaks, reached after `warmup` of the run and then falling to zero on a cosine."""
 
     minutes: float
+    steps: int | None = None  # where given, counts in place of the minutes
     seed: int = 0
-    batch_tokens: int = 2560
+    batch_tokens: int = 4096
     muon_rate: float = 0.02
     adam_rate: float = 4e-3
     weight_decay: float = 0.02
@@ -58,27 +59,42 @@ Batch = tuple[Tensor, Tensor, Tensor]
 def train(source: Source, tokenizer: Tokenizer, shape: Shape, recipe: Recipe) -> tuple[PocketModel, Outcome]:
     """Trains a new network from `source` for `recipe.minutes`, counted from the end of the first step.
 
-    The first step also loads what torch loads late; it would eat most of a very short run.
+    The first step also compiles and loads what torch loads late; it would eat most of a very short run.
     """
     torch.manual_seed(recipe.seed)
     model = PocketModel(shape)
+    if _worth_compiling(recipe):
+        model.hasten()
     optimizers = _optimizers(model, recipe)
-    steps, tokens, loss, pace = 0, 0, float("nan"), Pace()
+    steps, tokens, loss, pace = 0, 0, float("nan"), Pace(fixed=recipe.steps is not None)
     start = time.monotonic()
     with _progress() as bar:
-        task = bar.add_task("training", total=recipe.minutes * 60, loss=loss)
+        task = bar.add_task("training", total=1.0, loss=loss)
         for batch in _batches(source, tokenizer, recipe):
-            passed = time.monotonic() - start
-            if steps and passed >= recipe.minutes * 60:
+            began = time.monotonic()
+            passed = _passed(recipe, steps, began - start)
+            if passed >= 1:
                 break
             pace.begin()
-            value = _step(model, optimizers, batch, _rate(passed / (recipe.minutes * 60), recipe.warmup))
-            pace.end(batch[0].numel(), time.monotonic() - start - passed)
+            value = _step(model, optimizers, batch, _rate(passed, recipe.warmup))
+            pace.end(batch[0].numel(), time.monotonic() - began)
             start = time.monotonic() if not steps else start
             steps, tokens = steps + 1, tokens + batch[0].numel()
             loss = value if steps == 1 else loss + (value - loss) / min(steps, 50)
-            bar.update(task, completed=time.monotonic() - start, loss=loss)
+            bar.update(task, completed=passed, loss=loss)
     return model, Outcome(steps, tokens, loss, time.monotonic() - start)
+
+
+def _worth_compiling(recipe: Recipe) -> bool:
+    """Whether the run is long enough to repay half a minute of compiling."""
+    return recipe.minutes >= 3 if recipe.steps is None else recipe.steps >= 400
+
+
+def _passed(recipe: Recipe, steps: int, seconds: float) -> float:
+    """The share of the run that is behind, 0 to 1; 0 before the first step."""
+    if recipe.steps is not None:
+        return steps / recipe.steps
+    return seconds / (recipe.minutes * 60) if steps else 0.0
 
 
 def _progress() -> Progress:

@@ -1,0 +1,1 @@
+"""Real logs for `corrigible replay`, made from public sets."""
