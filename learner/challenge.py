@@ -22,6 +22,8 @@ from learner.policy import LearnPolicy, Progress
 from learner.train import train
 from store.records import Example, Slice, digest
 
+OWN_COPIES = 4  # most times one of the owner's own answers is in what is replayed
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -105,23 +107,27 @@ def check(
     engine: Engine, now: Served, after: Stack, material: Material, policy: LearnPolicy,
     known: dict[str, ItemScore] | None = None,
 ) -> Checked:
-    """Score what must not be lost under both stacks.
+    """Score what must not be lost, before and after.
+
+    The owner's answers are compared with what serves now; the base's own skills with the base and the shared adapter
+    alone, so that they cannot be lost a point at a time.
 
     Args:
-        known: scores under what serves now, by example id; what is missing is measured and added.
+        known: scores before, by example id; what is missing is measured and added.
     """
     size = policy.slice_size
     known = {} if known is None else known
+    guard = material.guard[-size:]
     groups = {
-        "probe": material.guard[-size:],
-        "approved": material.approved[-size:],
-        "earlier corrections": material.earlier[-size:],
+        "probe": guard,
+        "own answers": (*material.approved[-size:], *material.earlier[-size:]),
         "fresh corrections": material.fresh[-size:],
     }
     everything = [example for examples in groups.values() for example in examples]
-    missing = [example for example in everything if example.id not in known]
     with serving(engine, now.stack, now.stack):
-        known.update(zip((one.id for one in missing), score_known(engine, missing), strict=True))
+        _remember(engine, [example for name in groups if name != "probe" for example in groups[name]], known)
+        engine.set_stack([now.shared] if now.shared else [])
+        _remember(engine, guard, known)
         engine.set_stack(after)
         new = dict(zip((one.id for one in everything), score_known(engine, everything), strict=True))
     slices = tuple(
@@ -134,17 +140,23 @@ def check(
     return Checked(slices, fixed, tuple(id for id in own if known[id].exact and not new[id].exact))
 
 
-def replayed(material: Material, policy: LearnPolicy) -> list[Example]:
-    """Return what is replayed in one run: earlier corrections, approved answers (the newest), and probe pairs.
+def _remember(engine: Engine, examples: Sequence[Example], known: dict[str, ItemScore]) -> None:
+    """Score what is not yet known under what the engine serves."""
+    missing = [example for example in examples if example.id not in known]
+    known.update(zip((one.id for one in missing), score_known(engine, missing), strict=True))
 
-    A quarter, a quarter and the rest; what one group does not fill goes to the next.
+
+def replayed(material: Material, policy: LearnPolicy) -> list[Example]:
+    """Return what is replayed in one run: the owner's newest answers that were right, and twice as many probe pairs.
+
+    Where the owner has said little, the owner's are there several times, so that they are not lost among the others.
     """
-    size = policy.replay_size
-    own = list(material.earlier[-(size // 4) :])
-    own += material.approved[-(size // 2 - len(own)) :]
-    room = min(size - len(own), len(material.probe))
+    third = policy.replay_size // 3
+    own = [*material.earlier[-(third // 2) :], *material.approved[-(third // 2) :]]
+    copies = min(OWN_COPIES, third // len(own)) if own else 0
+    room = min(2 * third, len(material.probe))
     chosen = np.random.default_rng(policy.recipe.seed).permutation(len(material.probe))[:room]
-    return [*own, *(material.probe[index] for index in chosen)]
+    return [*own * copies, *(material.probe[index] for index in chosen)]
 
 
 def _challengers(run: Run) -> list[_Challenger]:

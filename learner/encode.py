@@ -21,7 +21,7 @@ class Encoded:
     tokens: tuple[int, ...]  # prompt, answer, end
     answer_from: int  # index of the first answer token
     weights: tuple[float, ...]  # loss weight per answer token, end included; sums to 1
-    protected: bool  # True for replay: the reference model's opinion counts
+    protected: bool  # a skill of the base model's own: the reference's opinion of it counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def encode(base: Base, example: Example, *, max_tokens: int, changed_weight: flo
     total = sum(weights)
     return Encoded(
         example.id, (*prompt, *answer), len(prompt), tuple(weight / total for weight in weights),
-        example.rejected is None,
+        example.rejected is None and not example.said,
     )
 
 

@@ -16,7 +16,7 @@ class LearnPolicy:
     recipe: Recipe = field(default_factory=Recipe)
     gate: GatePolicy = field(default_factory=GatePolicy)
     flags: PerformanceFlags = field(default_factory=PerformanceFlags)
-    strengths: tuple[float, ...] = (0.8, 0.6, 0.4)  # tried in turn: share of the way from the old adapter to the new
+    strengths: tuple[float, ...] = (1.0, 0.85, 0.65)  # tried in turn: share of the way from the old adapter to the new
     slice_size: int = 120  # items per protected slice, the newest
     trial_share: float = 0.0  # of the requests, that a new adapter answers until it has proved itself; 0: all at once
-    replay_size: int = 160  # different examples replayed in one run; half the owner's own, the newest
+    replay_size: int = 1200  # examples to replay from in one run, a third of them the owner's own

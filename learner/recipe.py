@@ -8,23 +8,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a personal adapter is trained; the defaults are not settled: see the README's replay figures."""
+    """How a personal adapter is trained; measured in docs/decisions/0006-many-different-replays.md."""
 
     rank: int = 8
     alpha: float = 16.0
-    batch: int = 16  # examples per step
-    passes: float = 3.0  # times each correction is seen in one run
-    min_steps: int = 24
-    max_steps: int = 60
-    lr: float = 3e-3  # Adam's peak rate; LoRA on a model of a few million parameters
+    batch: int = 10  # examples per step
+    passes: float = 4.0  # times each correction is seen in one run
+    min_steps: int = 80
+    max_steps: int = 80
+    lr: float = 4e-3  # Adam's peak rate; LoRA on a model of a few million parameters
     warmup: float = 0.1  # share of the steps
     replay_share: float = 0.75  # part of each run spent on what must not be forgotten
-    kl_weight: float = 0.3  # replay loss: this much KL to the reference, the rest cross-entropy
+    kl_weight: float = 0.9  # replay loss: this much KL to the reference, the rest cross-entropy
     changed_weight: float = 2.0  # loss weight of answer tokens the correction changed
     preference_weight: float = 0.0  # of DPO on (refused, corrected), beside cross-entropy
     rating_weight: float = 0.0  # of KTO on thumbs
     beta: float = 0.1  # of both: how strongly they hold the adapter to the reference
     max_tokens: int = 512  # longer examples are left out
+    freeze_a: bool = False  # only B learns, as in a shared adapter
     seed: int = 0
 
     def steps(self, corrections: int) -> int:

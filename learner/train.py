@@ -1,7 +1,8 @@
 """The training loop of a personal adapter: corrections to learn, replay to keep.
 
-What is minimised is `objectives`' business, how a step is computed `lean`'s. No privacy here: what this makes never
-leaves the device.
+Replayed skills of the base are also held to what the reference says (the base and whatever lies under the adapter); the
+owner's own answers are not, since many of them are right against the base. What is minimised is `objectives`' business,
+how a step is computed `lean`'s. No privacy here: what this makes never leaves the device.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,8 +41,8 @@ def train(
 
     Args:
         corrections: what to learn.
-        replay: what to keep; items with a refused answer (older corrections) by cross-entropy alone, the others
-            also by KL to the reference.
+        replay: what to keep; what the owner said by cross-entropy alone, the base's own pairs also by KL to the
+            reference.
         start: adapter to continue from.
         under: shared adapter below.
         rated: answers given a thumb and whether it was up; used where `recipe.rating_weight` is not 0.
@@ -57,7 +58,8 @@ def train(
     if not learn:
         raise NotEligible("No correction is short enough to learn from.", code="nothing_to_learn")
     batches = schedule(learn, keep, recipe)
-    with attached(base, LoraSpec(recipe.rank, recipe.alpha, recipe.seed), start=start, under=under) as held:
+    spec = LoraSpec(recipe.rank, recipe.alpha, recipe.seed, recipe.freeze_a)
+    with attached(base, spec, start=start, under=under) as held:
         held.hasten(base.fast_dtype)
         optimizer = torch.optim.Adam(held.parameters(), lr=recipe.lr, betas=(0.9, 0.98), fused=True)
         done = steps.resume(held.parameters(), optimizer) if steps else 0

@@ -139,6 +139,11 @@ class Example(Record):
         """Tagged hash of the conversation alone: repeats of one request share it."""
         return digest(canonical([asdict(message) for message in self.messages]))
 
+    @property
+    def said(self) -> bool:
+        """Whether an owner said it; a pair that came with the base model has no time."""
+        return self.time > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter(Record):
