@@ -3,6 +3,7 @@
 Knows Flower only as something that collects updates (`Collector`); the wire is in `federation.strategy`.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -13,11 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation import adapter
 from federation import release as releases
 from federation.aggregate import Aggregate, aggregate, statement
+from federation.mend import Mender
 from federation.pki import load_signing_key, public_bytes
 from federation.plan import Plan, ServerFolder
 from federation.probe import Probes
 from federation.protocol import Order
 from federation.release import Manifest, Release
+from federation.shrink import shrink
 from federation.spec import RoundSpec
 from federation.state import OPEN, FleetState, Round
 from federation.tally import Tally
@@ -39,17 +42,22 @@ SHARES = (1.0, 0.7, 0.5, 0.35)  # of a round's mean, tried in turn until no old 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One run of the server: where, what, with which key and probes."""
+    """One run of the server: where, what, with which key and probes.
+
+    `mend` puts back old skills that a round has cost, with public pairs; None where there are none.
+    """
 
     folder: ServerFolder
     plan: Plan
     key: Ed25519PrivateKey
     state: FleetState
     probes: Probes
+    mend: Mender | None = None
 
     @classmethod
     def open(
-        cls, folder: ServerFolder, plan: Plan, state: FleetState | None = None, probes: Probes | None = None
+        cls, folder: ServerFolder, plan: Plan, state: FleetState | None = None, probes: Probes | None = None,
+        mend: Mender | None = None,
     ) -> "Operator":
         """Load the fleet's key.
 
@@ -62,7 +70,7 @@ class Operator:
         """
         statement(plan.rule, plan.spec.unit)
         key = load_signing_key(folder.release_key)
-        return cls(folder, plan, key, state or folder.state(), probes or Probes(None, None))
+        return cls(folder, plan, key, state or folder.state(), probes or Probes(None, None), mend)
 
     def run(self, run: str, collect: Collector) -> Release:
         """Run the planned rounds, publish every release that holds up, report every round; return the newest release.
@@ -158,9 +166,11 @@ class Operator:
         if into.count < self.plan.pace.quorum:
             return None, "no_quorum", {}
         change = into.result()
+        if self.plan.denoise:
+            change = shrink(change, self.plan.spec.deviation / math.sqrt(into.used))
         before = adapter.open_release(release, self.plan.geometry, max_norm=release.manifest.max_norm)
         for share in SHARES:
-            weights = adapter.moved(before, change, share)
+            weights = self._mended(adapter.moved(before, change, share))
             asked = self._asked(weights)
             if not (lost := self._lost(floor, asked)):
                 break
@@ -177,6 +187,10 @@ class Operator:
             probe=_probed(floor, asked),
         )
         return self._publish(manifest, data), "released", _probed(floor, asked)
+
+    def _mended(self, weights: LoraWeights) -> LoraWeights:
+        """The weights with old skills put back."""
+        return weights if self.mend is None else self.mend(weights)
 
     def _publish(self, manifest: Manifest, data: bytes) -> Release:
         """Sign and save."""

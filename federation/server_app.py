@@ -8,6 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from federation import strategy
 from federation.aggregate import Aggregate
+from federation.mend import mender
 from federation.plan import Plan, ServerFolder
 from federation.probe import probe_set
 from federation.protocol import Order
@@ -26,7 +27,8 @@ def main(grid: Grid, context: Context) -> None:
     state = folder.state()
     triggers = Path(plan.triggers) if plan.triggers else None
     with probe_set(Path(plan.model), plan.probe_items, triggers) as probes:
-        Operator.open(folder, plan, state, probes).run(str(context.run_id), collector(grid, state, plan))
+        operator = Operator.open(folder, plan, state, probes, mender(Path(plan.model)))
+        operator.run(str(context.run_id), collector(grid, state, plan))
 
 
 def collector(grid: Grid, state: FleetState, plan: Plan) -> Collector:

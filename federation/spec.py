@@ -45,6 +45,11 @@ class RoundSpec:
         """Tagged hash of the canonical form; travels in every update."""
         return digest(canonical(asdict(self)))
 
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise in one coordinate of one device's update."""
+        return _deviation(self.noise_multiplier, self.clipping_norm, self.steps, self.divisor, self.learning_rate)
+
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> "RoundSpec":
         """Rebuild a spec from JSON.
@@ -71,12 +76,21 @@ def wire_scale(
 ) -> tuple[float, float]:
     """Return (quantum, max_norm) for updates of `count` coordinates, from public figures alone.
 
-    Plain SGD sums `steps` independent noises of standard deviation ``lr * sigma * C / divisor``. The signal of
-    honest data stays far below that of the noise's norm; a device scales its update down to `max_norm` anyway,
-    which costs no privacy (post-processing).
+    The signal of honest data stays far below that of the noise's norm; a device scales its update down to `max_norm`
+    anyway, which costs no privacy (post-processing).
     """
-    deviation = learning_rate * noise_multiplier * clipping_norm / divisor * math.sqrt(steps)
+    deviation = _deviation(noise_multiplier, clipping_norm, steps, divisor, learning_rate)
     return deviation / NOISE_LEVELS, HEADROOM * deviation * math.sqrt(count) + learning_rate * clipping_norm * steps
+
+
+def _deviation(
+    noise_multiplier: float, clipping_norm: float, steps: int, divisor: float, learning_rate: float
+) -> float:
+    """Standard deviation of the noise in one coordinate of an update.
+
+    Plain SGD sums `steps` independent noises of standard deviation ``lr * sigma * C / divisor``.
+    """
+    return learning_rate * noise_multiplier * clipping_norm / divisor * math.sqrt(steps)
 
 
 @dataclass(frozen=True, slots=True)
