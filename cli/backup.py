@@ -1,6 +1,7 @@
 """`corrigible backup`: an encrypted copy in any folder, checked whenever you like, restored anywhere."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from cli.base import Group
 from cli.output import Report, facts, when
 from cli.protection import SECRET_FILE, Asked, check_file_choice, guard_options, new_passphrase, protector
 from cli.session import Session, confirm
-from store.errors import NotInitialised
+from store.errors import IntegrityError, NotInitialised
 
 if TYPE_CHECKING:
     from store.keys import Keys
@@ -134,18 +135,22 @@ def _restored(*keys: "Keys") -> None:
 
 
 def _carried(session: Session, yes: bool) -> Sequence["Record"]:
-    """Ask, and return the ledger entries of the store that is about to be replaced.
+    """Ask, and return the ledger entries of the store that is about to be replaced, damaged or not.
 
     Raises:
         IntegrityError: it is too damaged to say what its ledgers hold.
     """
-    from store.backup import ledger_entries
+    from store.backup import ledger_entries, readable_ledgers
     from store.keys import key_status
+    from store.store import Store
 
     try:
         key_status(session.home)
     except NotInitialised:
         return []
     confirm(session, f"This replaces the store in {session.home.data} by the backup.", yes)
-    with session.store() as store:
-        return ledger_entries(store)
+    with session.keys() as keys:
+        with suppress(IntegrityError), Store.open(session.home, keys) as store:
+            if not store.damage:
+                return ledger_entries(store)
+        return readable_ledgers(session.home, keys)

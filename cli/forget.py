@@ -39,8 +39,13 @@ MOST = 10_000  # matches of one search
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def forget(
-    session: Session, ids: tuple[str, ...], match: str | None, no_measure: bool, receipt: Path | None,
-    check: Path | None, yes: bool,
+    session: Session,
+    ids: tuple[str, ...],
+    match: str | None,
+    no_measure: bool,
+    receipt: Path | None,
+    check: Path | None,
+    yes: bool,
 ) -> Report:
     """Forget answers with their corrections, and everything that learned from them.
 

@@ -33,9 +33,7 @@ def learner() -> None:
     """Learn in the background; what was learned and what it cost."""
 
 
-@learner.command(
-    examples=["corrigible learner run", "corrigible learner run --json"], exits=[1, *EXITS, 130]
-)
+@learner.command(examples=["corrigible learner run", "corrigible learner run --json"], exits=[1, *EXITS, 130])
 @click.pass_obj
 def run(session: Session) -> Report:
     """Stay, and learn whenever there is something to learn and nobody is disturbed by it.
@@ -85,9 +83,7 @@ def stop(session: Session) -> Report:
     return Report({"stopped": process}, lambda: f"Stopped process {process}.")
 
 
-@learner.command(
-    examples=["corrigible learner history", "corrigible learner history --svg curve.svg"], exits=EXITS
-)
+@learner.command(examples=["corrigible learner history", "corrigible learner history --svg curve.svg"], exits=EXITS)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The newest so many runs.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Write the curve as a picture here.")
 @click.pass_obj

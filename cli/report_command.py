@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from learner.history import History
 
 
-@click.command(
-    cls=Command, examples=["corrigible report", "corrigible report --to my-report"], exits=[10, 11, 12, 13]
-)
+@click.command(cls=Command, examples=["corrigible report", "corrigible report --to my-report"], exits=[10, 11, 12, 13])
 @click.option(
     "--to", type=click.Path(file_okay=False, path_type=Path), default=Path("corrigible-report"), show_default=True,
     help="The folder for the page.",

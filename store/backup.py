@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from store.anchor import Anchor, Mark
 from store.append import kind_counts, tail
 from store.artefacts import Artefacts
 from store.base import Problem, Report, StoreBase
-from store.engine import damaged_pages, open_still, reading
+from store.codec import decode
+from store.engine import damaged_pages, open_engine, open_still, reading
 from store.errors import IntegrityError, UsageError
 from store.files import private_folder, sync_file, sync_folder, unwritable, write_atomic
 from store.generation import ARTEFACTS, DATABASE, alone, found, refuse_existing, settle
@@ -29,7 +31,7 @@ from store.keys import KeyRecord, Keys, check_keys, read_key_record, unwrap, wra
 from store.migrate import check_known, revision
 from store.paths import Home
 from store.protectors import Protector, protector_for
-from store.rebuild import readable_artefacts, rebuild, rows_of
+from store.rebuild import readable_artefacts, readable_rows, rebuild, rows_of
 from store.records import Consent, Egress, Record, Spend, canonical
 from store.store import Store
 from store.verify import chain_flaws, describe
@@ -197,6 +199,36 @@ def restore_backup(
 def ledger_entries(store: StoreBase) -> list[Record]:
     """Everything a restore must not take back."""
     return [record for kind in LEDGERS for record in store.all(kind)]
+
+
+def readable_ledgers(home: Home, keys: Keys) -> list[Record]:
+    """As `ledger_entries`, of a store too damaged to open.
+
+    Raises:
+        IntegrityError: not all that the anchor counts can be read (``ledgers_lost``).
+    """
+    number = read_key_record(home).generation
+    anchor = Anchor(home.anchor(number), keys.secret("ledger"))
+    names = {kind.__name__ for kind in LEDGERS}
+    entries: list[Record] = []
+    try:
+        mark = anchor.read() or Mark(0, "")
+        with contextlib.suppress(IntegrityError):
+            engine = open_engine(home.generation(number) / DATABASE, keys.secret("database"))
+            try:
+                rows = [row for row in readable_rows(engine, mark.seq) if row.kind in names and row.body]
+            finally:
+                engine.dispose()
+            entries = [decode(row.kind, row.body or "") for row in rows]
+    finally:
+        anchor.close()
+    if not mark.seq or len(entries) < sum(mark.counts.get(name, 0) for name in names):
+        raise IntegrityError(
+            "The store that is here is too damaged to say what its ledgers hold.",
+            hint="Remove it by name with `corrigible wipe`, then restore the backup.",
+            code="ledgers_lost",
+        )
+    return entries
 
 
 def _write_manifest(folder: Path, keys: Keys) -> None:

@@ -65,6 +65,8 @@ def open_engine(path: Path, key: Secret, *, create: bool = False) -> Engine:
         raise IntegrityError(
             "The database file of this store is missing.", hint="Restore a backup.", code="store_missing"
         )
+    elif not path.stat().st_size:  # SQLite would take it for a new database
+        raise IntegrityError("The database file of this store is empty.", hint="Restore a backup.", code="store_empty")
 
     own = _owned(key)
     return _engine(lambda: _connect(path, own), own, path.parent)

@@ -194,6 +194,30 @@ def test_a_restore_over_a_store_asks_and_keeps_the_ledgers(
         assert store.verify().ok
 
 
+def test_a_damaged_store_is_replaced_by_its_backup(
+    ready: Call, home: Path, tmp_path: Path, phrases: dict[str, str]
+) -> None:
+    """With a page destroyed the ledgers are still carried over; with the file emptied it must be wiped by name."""
+    own = ("--backup-passphrase-file", phrases["new"])
+    with Session(place=home).store() as store:
+        store.add_all([*(said(number) for number in range(300)), spend()])
+    made = ready("backup", "create", str(tmp_path / "disk"), *own, "--json").data["folder"]
+    database = home / "data" / "store-1" / "store.db"
+    raw = bytearray(database.read_bytes())
+    raw[4096 * 20 : 4096 * 21] = os.urandom(4096)
+    database.write_bytes(raw)
+    restore = ("backup", "restore", made, *own, "--replace", "--yes", "--key", "file", "--insecure-key-file", "--json")
+    assert ready(*restore).data["carried"] == 3
+    assert ready("doctor", "--json").data["fail"] == 0
+    (home / "data" / "store-2" / "store.db").write_bytes(b"")
+    result = ready(*restore)
+    assert (result.code, result.error["code"]) == (13, "ledgers_lost")
+    assert "corrigible wipe" in result.error["hint"]
+    assert ready("wipe", "--yes").code == 0
+    assert ready(*restore).data["records"] == 303
+    assert ready("log", "list", "--json").data["count"] == 20
+
+
 def test_a_damaged_backup_is_exit_13_and_restores_nothing(ready: Call, tmp_path: Path, phrases: dict[str, str]) -> None:
     """One flipped bit anywhere in the copy."""
     own = ("--backup-passphrase-file", phrases["new"])
