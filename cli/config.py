@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from store.retention import RetentionPolicy
 
 PREFIX = "CORRIGIBLE_"
+LARGEST = float("inf")
+SIGNED = ("upstream.threshold",)  # the settings that may be below zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,19 @@ class RetentionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamConfig:
+    """A bigger model that may be asked; without `url` none ever is."""
+
+    url: str = ""  # OpenAI-compatible, ending in /v1
+    model: str = ""  # the id to ask it for
+    when: tuple[str, ...] = ("request",)  # request, too_long, unsure
+    threshold: float | None = None  # mean log-probability per token under which an answer is unsure
+    timeout: float = 20.0  # seconds
+    key_file: Path | None = None  # file with its API key
+    authorities: Path | None = None  # PEM file its certificate must come from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings."""
 
@@ -90,6 +105,7 @@ class Config:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
+    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
@@ -184,7 +200,7 @@ def _convert(name: str, kind: Any, value: Any) -> Any:  # noqa: ANN401 - a field
         if isinstance(value, bool) or (base is int and isinstance(value, float)):
             raise ValueError(name)
         result = base(value).expanduser() if base is Path else base(value)
-        if isinstance(result, int | float) and not 0 <= result < float("inf"):
+        if isinstance(result, int | float) and not (-LARGEST if name in SIGNED else 0) <= result < LARGEST:
             raise ValueError(name)
     except (TypeError, ValueError) as error:
         kind_name = {Path: "a path", int: "a whole number, 0 or more", float: "a number, 0 or more", str: "text"}[base]

@@ -1,18 +1,22 @@
-"""`corrigible gateway`: the tokens of the programs that talk to the model."""
+"""`corrigible gateway`: the tokens of the programs that talk to the model, and what would leave for the upstream."""
+
+from dataclasses import asdict
 
 import click
 
 from cli.base import Group
-from cli.output import Report, table, when
+from cli.output import Report, facts, table, when
 from cli.session import Session, confirm
-from cli.up import token_path
+from cli.up import token_path, upstream_policy
+from store.errors import NotEligible
+from store.records import Message
 
 SCOPES = ("chat", "correct", "admin")
 
 
 @click.group(cls=Group, examples=["corrigible gateway tokens", "corrigible gateway add-token editor --scope chat"])
 def gateway() -> None:
-    """Tokens for the programs that talk to the model."""
+    """Tokens for the programs that talk to the model, and what may leave."""
 
 
 @gateway.command(examples=["corrigible gateway tokens", "corrigible gateway tokens --show"], exits=[13])
@@ -73,3 +77,48 @@ def remove_token(session: Session, name: str, yes: bool) -> Report:
     confirm(session, f"Programs that use the token {name!r} will be refused.", yes)
     made.save()
     return Report({"removed": name}, lambda: f"Removed {name}.")
+
+
+@gateway.command(examples=["corrigible gateway preview 'my card is 4111 1111 1111 1111'"], exits=[10, 11, 12, 13, 15])
+@click.argument("text")
+@click.pass_obj
+def preview(session: Session, text: str) -> Report:
+    """Show what the upstream would be sent for a request, word for word; nothing is sent."""
+    from feedback.stream import Sampling
+    from feedback.upstream.client import Upstream
+
+    policy = upstream_policy(session)
+    if policy is None:
+        hint = "Set url and model under [upstream] in the settings."
+        raise NotEligible("There is no upstream: nothing would leave.", hint=hint, code="not_configured")
+    with session.store() as store:
+        upstream = Upstream(policy, store)
+        shown = upstream.preview([Message("user", text)], Sampling(max_tokens=session.config.chat.max_tokens))
+        agreed = upstream.state["consent"]
+    data = {"url": shown.url, "body": shown.body, "bytes": shown.size, "redacted": shown.redacted, "consent": agreed}
+    rows = {
+        "to": shown.url,
+        "consent": "given" if agreed else "not given: nothing leaves",
+        "blacked out": ", ".join(f"{count} {name}" for name, count in shown.redacted.items()) or "nothing",
+        "size": f"{shown.size} bytes with the head, without the API key",
+        "body": shown.body,
+    }
+    return Report(data, lambda: facts(rows))
+
+
+@gateway.command(examples=["corrigible gateway calibrate"], exits=[10, 11, 12, 13])
+@click.pass_obj
+def calibrate(session: Session) -> Report:
+    """Find the confidence under which your corrections say that the device model is mostly wrong."""
+    from feedback.upstream.evidence import confidences
+    from feedback.upstream.policy import calibrate as find
+
+    with session.store() as store:
+        found = find(*confidences(store))
+    rows = {
+        "threshold": f"{found.threshold:.4f}   (under [upstream] in the settings, with \"unsure\" in when)",
+        "catches": f"{found.caught:.0%} of {found.wrong} corrected answers",
+        "asks for": f"{found.sent:.0%} of all {found.right + found.wrong} answers",
+        "AUC": f"{found.auc:.3f}",
+    }
+    return Report(asdict(found), lambda: facts(rows))

@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("cli.up", "Start the model for other programs and for the page."),
     "down": ("cli.up", "Stop it."),
     "open": ("cli.up", "Open the page in the browser."),
-    "gateway": ("cli.gateway", "Tokens for the programs that talk to the model."),
+    "gateway": ("cli.gateway", "Tokens for the programs that talk to the model, and what may leave."),
     "service": ("cli.service", "Have it started when you log in."),
     "model": ("cli.model", "Add, list, check and choose model files."),
     "learn": ("cli.learn", "Learn from the corrections once, now."),

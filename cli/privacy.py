@@ -23,6 +23,7 @@ WIRE = "transport"  # purpose of the entries that count encrypted streams; what 
 TERMS: dict[Purpose, str] = {
     "log": "Conversations are kept in the encrypted store on this device.",
     "learn": "Corrections train a personal adapter on this device; it never leaves it.",
+    "upstream": "Conversations leave for the server under [upstream], as the policy there says, secrets blacked out.",
     "share": "In each round this device sends one noised, clipped block of numbers to the fleet; never text.",
 }
 
@@ -192,7 +193,19 @@ def next_update(session: Session, store: StoreBase) -> tuple[bytes, dict[str, An
 
 
 def destination(session: Session, purpose: Purpose) -> str:
-    """Return whom a word on `purpose` is for: the fleet joined, for sharing."""
+    """Return whom a word on `purpose` is for: the fleet joined, for sharing; the server, for the upstream.
+
+    Raises:
+        UsageError: there is none (code ``not_configured`` for the upstream).
+    """
+    if purpose == "upstream":
+        from cli.up import upstream_policy
+
+        policy = upstream_policy(session)
+        if policy is None:
+            hint = "Set url and model under [upstream] in the settings."
+            raise UsageError("There is no upstream.", hint=hint, code="not_configured")
+        return str(policy.origin)
     if purpose != "share":
         return ""
     from cli.fleet import membership

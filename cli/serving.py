@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cli.output import Report, failure_of, log_frames
 from cli.runtime import LOCK, Running, forget, new_secret, notify
 from cli.session import Session
-from cli.up import gateway_settings, token_path
+from cli.up import gateway_settings, token_path, upstream_policy
 from cli.wiring import Wiring
 from store.errors import CorrigibleError
 from store.keys import Keys
@@ -83,7 +83,7 @@ def serve(session: Session, keys: Keys, job: dict[str, Any], tell: Tell) -> None
         control = new_secret()
         gateway = build_gateway(
             settings, engine, store, wiring.above(), tokens=token_path(session), control=control,
-            default_tokens=session.config.chat.max_tokens,
+            upstream=upstream_policy(session), default_tokens=session.config.chat.max_tokens,
         )  # fmt: skip
         scheme = "https" if settings.tls else "http"
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

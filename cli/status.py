@@ -15,7 +15,7 @@ from learner.state import read
 from store.base import StoreBase
 from store.records import Adapter, Consent, Correction, Example, Interaction, Purpose, Rating, Spend, Verdict
 
-PURPOSES: tuple[Purpose, ...] = ("log", "learn", "share")
+PURPOSES: tuple[Purpose, ...] = ("log", "learn", "share", "upstream")
 
 
 @click.command(cls=Command, examples=["corrigible status", "corrigible status --json"], exits=[10, 11, 12, 13])

@@ -98,6 +98,7 @@ def prepare(session: Session, port: int | None, *, expose: bool, learner: bool) 
     from feedback.gateway.tokens import TokenFile
 
     settings = gateway_settings(session, port)
+    upstream_policy(session)
     check_model_fits(session)
     session.home.create()
     check_bind(settings, exposed=expose, tokens=len(TokenFile.load(token_path(session)).tokens))
@@ -112,6 +113,16 @@ def gateway_settings(session: Session, port: int | None) -> Any:  # noqa: ANN401
 
     values = asdict(session.config.gateway)
     return GatewaySettings(**(values if port is None else {**values, "port": port}))
+
+
+def upstream_policy(session: Session) -> Any:  # noqa: ANN401 - UpstreamPolicy or None, imported late
+    """Return when a bigger model may be asked; None: never."""
+    from dataclasses import asdict
+
+    from feedback.upstream.policy import UpstreamPolicy
+
+    settings = session.config.upstream
+    return UpstreamPolicy(**asdict(settings)) if settings.url else None
 
 
 def token_path(session: Session) -> Path:

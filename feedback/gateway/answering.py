@@ -33,15 +33,16 @@ class Opened:
 
 
 async def open_answer(
-    gateway: Gateway, ask: Ask, model: str, begin: Callable[[], Stream], *, kind: str, fallback: str | None = None
-) -> Opened:
+    gateway: Gateway, ask: Ask, model: str, begin: Callable[[], Stream], *, kind: str,
+    fallback: str | None = None, record: bool = True,
+) -> Opened:  # fmt: skip
     """Wait for a turn and begin an answer on the device.
 
     Raises:
         ApiError: the queue is full, or the conversation cannot be answered.
     """
     name = objects.new_id(kind)
-    logged = ask.messages is not None and gateway.journal.state.on
+    logged = record and ask.messages is not None and gateway.journal.state.on
     if logged:
         gateway.journal.announce(name)
 
@@ -110,13 +111,13 @@ async def whole(request: Request, growth: Growth) -> tuple[Answer, list[Token]]:
         growth.cancel()
 
 
-def answer_chat(ask: Ask, opened: Opened, answer: Answer, tokens: list[Token]) -> Response:
+def answer_chat(ask: Ask, head: Head, answer: Answer, tokens: list[Token]) -> Response:
     """A whole chat answer."""
     content, calls = _calls(ask, answer.text)
     logprobs = objects.chat_logprobs(tokens) if ask.logprobs else None
-    body = objects.chat_object(opened.head, answer, content=content or (None if calls else ""), calls=calls,
-                               logprobs=logprobs)  # fmt: skip
-    return JSONResponse(body, headers=opened.head.headers)
+    shown = content or (None if calls else "")
+    body = objects.chat_object(head, answer, content=shown, calls=calls, logprobs=logprobs)
+    return JSONResponse(body, headers=head.headers)
 
 
 def stream(gateway: Gateway, ask: Ask, opened: Opened, *, chat: bool) -> Response:

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -46,6 +48,7 @@ def build_app(gateway: Gateway | None) -> FastAPI:
         generate_unique_id_function=_operation,
     )
     app.state.gateway = gateway
+    app.openapi = partial(_document, app)  # type: ignore[method-assign]
     for router in (openai_api.router, corrections.router, auth.router, panel.router):
         app.include_router(router)
     _plain_routes(app)
@@ -55,6 +58,19 @@ def build_app(gateway: Gateway | None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with our error object in place of FastAPI's own for invalid requests."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for methods in made["paths"].values():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            made["components"]["schemas"].pop(name, None)
+        app.openapi_schema = made
+    return app.openapi_schema
 
 
 def guarded(gateway: Gateway) -> Guard:

@@ -42,7 +42,7 @@ class Ask:
     def messages(self) -> tuple[Message, ...] | None:
         """The conversation as it can be recorded; None when it cannot."""
         plain = tuple(turn for turn in self.turns if isinstance(turn, Message))
-        if self.tools or len(plain) != len(self.turns) or plain[-1].role != "user":
+        if not plain or self.tools or len(plain) != len(self.turns) or plain[-1].role != "user":
             return None
         return plain
 

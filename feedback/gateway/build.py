@@ -10,6 +10,8 @@ from feedback.gateway.journal import Journal
 from feedback.gateway.settings import GatewaySettings
 from feedback.gateway.state import Above, Gateway
 from feedback.gateway.tokens import Doorman
+from feedback.upstream.client import Upstream
+from feedback.upstream.policy import UpstreamPolicy
 from store.base import StoreBase
 
 
@@ -21,6 +23,7 @@ def build_gateway(
     *,
     tokens: Path,
     control: str,
+    upstream: UpstreamPolicy | None = None,
     default_tokens: int = 256,
 ) -> Gateway:
     """Return a gateway over an engine and an open store; it starts when its application does.
@@ -28,9 +31,10 @@ def build_gateway(
     Args:
         tokens: the token file.
         control: this run's secret, which may do everything.
+        upstream: when a bigger model may be asked; None: never.
         default_tokens: longest answer when a request names none.
     """
-    catalogue = Catalogue(engine, above.serving, above.trial, upstream=False)
+    catalogue = Catalogue(engine, above.serving, above.trial, upstream=upstream is not None)
     catalogue.refresh()
 
     def changed(topics: set[str]) -> None:
@@ -47,5 +51,6 @@ def build_gateway(
         doorman=Doorman(tokens, control),
         watcher=Watcher(store, changed, lambda: str(above.learner())),
         above=above,
+        upstream=Upstream(upstream, store) if upstream is not None else None,
         default_tokens=default_tokens,
     )

@@ -30,6 +30,7 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
+HEAD = 64 * 1024  # bytes of all header fields together
 SAFE = ("GET", "HEAD", "OPTIONS")
 ALLOWED = "authorization, content-type, x-csrf-token, x-stainless-*"
 
@@ -59,17 +60,21 @@ class Guard:
             if origin and scope["method"] == "OPTIONS":
                 await answer.preflight(headers.get("access-control-request-headers", ""))
                 return
-            body = _Body(receive, self._settings, headers)
+            body = _Body(receive, self._settings, headers, answer)
             await self._app(scope, body.receive, answer.send)
         except ApiError as refusal:
-            if not answer.started:
-                await refusal.response()(scope, receive, answer.send)
+            answer.refusal = refusal
         except Exception as error:
             self._log(error)
+        refused, answer.refusal = answer.refusal, None
+        if refused is not None and not answer.started:
+            refused.headers["Connection"] = "close"  # what else comes of this request is not read
+            await refused.response()(scope, receive, answer.send)
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Refuse a request that is addressed, sent or shaped wrongly."""
-        if len(scope["headers"]) > self._settings.max_headers:
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if len(scope["headers"]) > self._settings.max_headers or size > HEAD:
             raise ApiError(431, "There are too many header fields.", code="headers_too_large")
         names = [name for name, _ in scope["headers"]]
         if names.count(b"host") != 1 or headers["host"] not in self._addresses():
@@ -108,8 +113,10 @@ class Guard:
 class _Body:
     """The request's body, as far as size and time allow."""
 
-    def __init__(self, receive: Receive, settings: GatewaySettings, headers: Mapping[str, str]) -> None:
-        self._receive, self._settings = receive, settings
+    def __init__(
+        self, receive: Receive, settings: GatewaySettings, headers: Mapping[str, str], answer: "_Answer"
+    ) -> None:
+        self._receive, self._settings, self._answer = receive, settings, answer
         self._size, self._whole = 0, headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
     async def receive(self) -> Any:  # noqa: ANN401 - an ASGI event
@@ -119,13 +126,18 @@ class _Body:
         try:
             event = await asyncio.wait_for(self._receive(), self._settings.patience)
         except TimeoutError:
-            raise ApiError(408, "The request did not come in time.", code="timeout") from None
+            raise self._refused(ApiError(408, "The request did not come in time.", code="timeout")) from None
         if event["type"] == "http.request":
             self._size += len(event.get("body", b""))
             self._whole = not event.get("more_body", False)
             if self._size > self._settings.max_body:
-                raise _too_large(self._settings)
+                raise self._refused(_too_large(self._settings))
         return event
+
+    def _refused(self, refusal: ApiError) -> ApiError:
+        """The answer must be this, whatever the application makes of a body that it could not read."""
+        self._answer.refusal = refusal
+        return refusal
 
 
 class _Answer:
@@ -134,9 +146,12 @@ class _Answer:
     def __init__(self, send: Send, origin: str) -> None:
         self._send, self._origin = send, origin
         self.started = False
+        self.refusal: ApiError | None = None  # what the body came to, when that was nothing
 
     async def send(self, event: Any) -> None:  # noqa: ANN401 - an ASGI event
         """Pass an event on."""
+        if self.refusal is not None and not self.started:
+            return
         if event["type"] == "http.response.start":
             self.started = True
             event = {**event, "headers": self._with_ours(event.get("headers", []))}

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from feedback.engine import Stream
-from feedback.gateway import answering, objects
+from feedback.gateway import answering, hybrid, objects
 from feedback.gateway.access import needs
 from feedback.gateway.ask import chat_ask, text_ask
 from feedback.gateway.catalogue import Choice
@@ -48,15 +48,7 @@ async def chat(request: Request, body: ChatRequest, _: Chatter) -> Response:
     gateway = _gateway(request)
     choice = await _choice(gateway, body.model)
     ask = chat_ask(body, takes_tools=gateway.engine.takes_tools, default_tokens=gateway.default_tokens)
-
-    def begin() -> Stream:
-        return gateway.engine.stream(ask.turns, ask.sampling, adapters=choice.adapters, tools=ask.tools)
-
-    opened = await answering.open_answer(gateway, ask, choice.id, begin, kind="chatcmpl")
-    if ask.stream:
-        return answering.stream(gateway, ask, opened, chat=True)
-    answer, tokens = await answering.whole(request, opened.growth)
-    return answering.answer_chat(ask, opened, answer, tokens)
+    return await hybrid.chat(request, gateway, ask, choice)
 
 
 @router.post("/completions", response_model=Continuation, responses=STREAMED)

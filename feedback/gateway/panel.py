@@ -11,8 +11,11 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
 from feedback.gateway.access import needs
+from feedback.gateway.ask import chat_ask
 from feedback.gateway.corrections import Corrections
 from feedback.gateway.documents import errors
+from feedback.gateway.errors import ApiError
+from feedback.gateway.schema import ChatRequest
 from feedback.gateway.state import Gateway
 from feedback.gateway.tokens import Identity
 from store.base import StoreBase, corrected
@@ -53,7 +56,7 @@ def status(request: Request, _: Admin) -> dict[str, Any]:
         "logging": {"on": logging.on, "reason": logging.reason},
         "answers": {"growing": growing, "waiting": waiting},
         "models": gateway.catalogue.ids,
-        "upstream": None,
+        "upstream": gateway.upstream.state if gateway.upstream else None,
     }
 
 
@@ -136,6 +139,16 @@ def privacy(request: Request, _: Admin) -> dict[str, Any]:
 def preview(request: Request, _: Admin) -> dict[str, Any]:
     """A readable account of the next update; nothing is sent or spent."""
     return _gateway(request).above.preview()
+
+
+@router.post("/upstream/preview", responses=COMMON)
+def upstream_preview(request: Request, body: ChatRequest, _: Admin) -> dict[str, Any]:
+    """Show what would be sent to the upstream for a conversation, redacted; nothing is sent."""
+    gateway = _gateway(request)
+    ask = chat_ask(body, takes_tools=False, default_tokens=gateway.default_tokens)
+    if gateway.upstream is None or ask.messages is None:
+        raise ApiError(409, "There is no upstream, or the conversation is not plain text.", code="not_configured")
+    return asdict(gateway.upstream.preview(ask.messages, ask.sampling))
 
 
 @router.put("/privacy/consents", responses=COMMON)

@@ -10,13 +10,13 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from feedback.gateway.app import guarded
+from feedback.gateway.guard import HEAD
 from feedback.gateway.settings import GatewaySettings
 from feedback.gateway.state import Gateway
 from store.errors import NetworkError
 
 BACKLOG = 128
 CONNECTIONS = 256
-HEAD = 64 * 1024  # bytes of a request's head
 
 
 class PatientProtocol(H11Protocol):

@@ -11,6 +11,7 @@ from feedback.gateway.events import Watcher
 from feedback.gateway.journal import Journal
 from feedback.gateway.settings import GatewaySettings
 from feedback.gateway.tokens import Doorman
+from feedback.upstream.client import Upstream
 from store.base import StoreBase
 from store.records import Purpose, Slot
 
@@ -63,4 +64,5 @@ class Gateway:
     doorman: Doorman
     watcher: Watcher
     above: Above
+    upstream: Upstream | None
     default_tokens: int
