@@ -77,7 +77,7 @@ def _sender(report: Report, session: requests.Session, base: str, name: str) -> 
     checks, headers = _checks(), {"Authorization": f"Bearer {CONTROL}"}
 
     def send(case: Any) -> None:  # noqa: ANN401 - schemathesis' own
-        answer = case.call(session=session, base_url=base, headers=headers)
+        answer = case.call(session=session, base_url=base, headers=headers, timeout=120)
         report.cases[name] += 1
         report.statuses[answer.status_code] += 1
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from feedback.gateway.app import build_app
+from tests.feedback.micro import Shape, write_model
 from tests.gateway.fuzz import fuzz, operations
 from tests.gateway.running import running
 
@@ -33,7 +34,8 @@ def test_every_error_is_documented_with_the_error_object() -> None:
 def test_no_generated_request_gets_a_server_error_or_an_undocumented_answer(tmp_path: Path) -> None:
     """Valid and invalid requests for every operation, made from the document by schemathesis."""
     pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra dev)")
-    with running(tmp_path) as served:
+    model = write_model(tmp_path / "micro.gguf", Shape())
+    with running(tmp_path, model=model) as served:
         report = fuzz(served, cases=CASES, seed=1)
     assert report.failures == []
     assert set(report.cases) == set(operations(build_app(None).openapi()))
