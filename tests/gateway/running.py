@@ -76,6 +76,8 @@ def above(store: StoreBase, adapters: dict[str, tuple[str, bytes]]) -> Above:
 
     return Above(
         serving=serving,
+        trial=lambda: None,
+        asked=lambda: None,
         status=lambda: {"model": {}, "learning": {}},
         health=lambda: [{"name": "driver", "level": "ok", "text": "fine", "fix": ""}],
         learner=lambda: {"state": "off", "reason": "", "next_look": None},
