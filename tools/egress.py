@@ -188,10 +188,9 @@ class _Upstream:
 
     def ask(self, store: object) -> None:
         """Ask it once through the product's own client."""
+        from feedback.stream import Sampling
         from feedback.upstream.client import Upstream
         from feedback.upstream.policy import UpstreamPolicy
-
-        from feedback.stream import Sampling
         from store.records import Message
 
         policy = UpstreamPolicy(url=f"{self.origin}/v1", model="m", when=("request",))
