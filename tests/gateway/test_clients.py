@@ -30,7 +30,7 @@ def test_openai_python(served: Running) -> None:
     openai = pytest.importorskip("openai", reason="the openai client is not installed (extra dev)")
     client = openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.token, max_retries=0)
     text, model = expected(served), served.gateway.catalogue.name
-    assert [one.id for one in client.models.list()][0] == model
+    assert next(one.id for one in client.models.list()) == model
     answer = client.chat.completions.create(model=model, messages=TURNS)
     assert answer.choices[0].message.content == text
     chunks = list(
@@ -108,7 +108,7 @@ def test_litellm(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-@pytest.mark.skipif(not (NODE / "node_modules" / "openai").is_dir(), reason="tests/node has no openai: npm install there")
+@pytest.mark.skipif(not (NODE / "node_modules" / "openai").is_dir(), reason="npm install --prefix tests/node brings it")
 def test_openai_npm(served: Running) -> None:
     """The official JavaScript client: the same behaviours, checked in its own program."""
     names = {"BASE": f"{served.url}/v1", "KEY": served.token, "MODEL": served.gateway.catalogue.name}
