@@ -142,7 +142,4 @@ def _words(done: "Forgotten") -> dict[str, str]:
 
 def _exposure(found: "Exposure") -> str:
     """An exposure in words."""
-    words = f"{found.mean:+.2f} nats per token above a twin that never saw it"
-    if found.auc is None:
-        return words
-    return f"{words}, area {found.auc:.2f} ({found.lower:.2f} to {found.upper:.2f}; 0.5 is chance)"
+    return f"{found.mean:+.2f} nats per token above a twin that never saw it, {found.most:+.2f} at most"

@@ -92,11 +92,10 @@ def _forgotten(erasures: list[Erasure]) -> "Table":
 
     def row(one: Erasure) -> tuple[str, ...]:
         body: dict[str, Any] = json.loads(one.body)
-        after = body["after"]
-        told = f"{after['auc']:.2f} ({after['lower']:.2f} to {after['upper']:.2f})" if after and after["auc"] else ""
+        told = " → ".join(f"{body[when]['mean']:+.2f}" for when in ("before", "after") if body[when])
         return (when(one.time), str(body["removed"]), str(len(body["destroyed"])), told, one.signature[:16])
 
-    head = ("time", "records destroyed", "adapters destroyed", "told apart after (0.5: not)", "signature")
+    head = ("time", "records destroyed", "adapters destroyed", "nats above a twin", "signature")
     return Table("Forgotten", head, tuple(row(one) for one in erasures))
 
 

@@ -1,8 +1,7 @@
-"""How well a model tells what it was to forget from what it never saw.
+"""How well a model still knows what it was to forget: its likelihoods against those of a twin that never saw it.
 
-A score is how much likelier an answer is than under the base model, per token and in logarithms (difficulty
-calibration, Watson et al. 2021, arXiv 2111.08440). The forgotten under the model in question are held against the
-same under a twin that never saw them. Pure, but for the engine that scores.
+The twin is trained on the same rest with other random choices, so the difficulty of each answer cancels (calibration
+by a reference model: Watson et al. 2021, arXiv 2111.08440). Pure, but for the engine that scores.
 """
 
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ from feedback.engine import Engine
 from learner.judge import Stack, score_known, serving
 from store.records import Example
 
-MEASURABLE = 5  # examples from which an area under the curve says anything
-RESAMPLES = 2000
 _FLOOR = 1e-9
 
 Scores = NDArray[np.float64]
@@ -24,12 +21,13 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Above what a twin shows; an area of 0.5 means that nobody can tell."""
+    """How much likelier the forgotten answers are than under a twin that never saw them, nats per answer token.
 
-    mean: float  # nats per token above the twin
-    auc: float | None = None  # None: too few examples to say
-    lower: float | None = None  # of its 95 % bootstrap interval
-    upper: float | None = None
+    Two twins differ, too, all answers of one kind together: a small value is that, whatever its sign.
+    """
+
+    mean: float
+    most: float  # of a single answer
 
 
 def likelihoods(engine: Engine, examples: Sequence[Example], stack: Stack) -> Scores:
@@ -38,15 +36,9 @@ def likelihoods(engine: Engine, examples: Sequence[Example], stack: Stack) -> Sc
         return np.log([max(_FLOOR, score.likelihood) for score in score_known(engine, examples)])
 
 
-def exposure(of: Scores, twin: Scores, *, seed: int = 0) -> Exposure:
-    """Hold calibrated scores against those of the twin, example by example; both of shape [examples]."""
-    mean = float(np.mean(of - twin))
-    if len(of) < MEASURABLE:
-        return Exposure(mean)
-    rng = np.random.default_rng(seed)
-    drawn = [auc(of[rows], twin[rows]) for rows in rng.integers(len(of), size=(RESAMPLES, len(of)))]
-    lower, upper = np.quantile(drawn, [0.025, 0.975])
-    return Exposure(mean, auc(of, twin), float(lower), float(upper))
+def exposure(of: Scores, twin: Scores) -> Exposure:
+    """Hold log-likelihoods against those of the twin, example by example; both of shape [examples]."""
+    return Exposure(float(np.mean(of - twin)), float(np.max(of - twin)))
 
 
 def auc(members: Scores, others: Scores) -> float:

@@ -108,7 +108,6 @@ def forget(store: StoreBase, found: Plan, tools: Tools, *, measure: bool = True)
     engine = tools.engine
     affected = found.serving in found.exposed
     scored = affected and measure
-    base = likelihoods(engine, found.examples, _stack(store, engine, None)) if scored else None
     old = likelihoods(engine, found.examples, _stack(store, engine, found.serving)) if scored else None
     if affected:
         store.add(Activation(slot="personal", adapter=found.clean, reason="forgetting", time=time()))
@@ -117,11 +116,11 @@ def forget(store: StoreBase, found: Plan, tools: Tools, *, measure: bool = True)
     removed = store.remove_all(found.ids) if found.ids else []
     rebuilt, twin = _rebuild(store, tools, twin=scored) if affected else (Rebuilt(None), None)
     before = after = None
-    if base is not None and old is not None:
+    if old is not None:
         new, other = (likelihoods(engine, found.examples, _stack(store, engine, name, data)) for name, data in (
             (store.active("personal"), None), (None, twin)
         ))  # fmt: skip
-        before, after = exposure(old - base, other - base), exposure(new - base, other - base)
+        before, after = exposure(old, other), exposure(new, other)
     engine.set_stack(served(store, engine).stack)
     return Forgotten(len(removed), found.exposed, found.clean, rebuilt, before, after, shared)
 
