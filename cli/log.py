@@ -69,8 +69,8 @@ def show(session: Session, id_: str) -> Report:
 def rm(session: Session, ids: tuple[str, ...], yes: bool) -> Report:
     """Remove answers with everything that hangs on them, text and all.
 
-    An adapter that has learned from a removed correction keeps what it learned; it is named here so that
-    you can roll it back.
+    An adapter that has learned from a removed correction keeps what it learned and is named here;
+    `corrigible forget` removes that, too.
     """
     failed: list[dict[str, str]] = []
     with session.store() as store:
