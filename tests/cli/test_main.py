@@ -92,7 +92,7 @@ def test_the_root_help_lists_every_command_with_its_own_words(call: Call) -> Non
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["lern"], "Did you mean 'learn'?"),
+        (["lern"], "Did you mean 'learn' or 'learner'?"),
         (["log", "serch", "x"], "Did you mean 'search'?"),
         (["xyzzy"], "No such command 'xyzzy'."),
         (["status", "--jsn"], "--json"),
