@@ -22,7 +22,7 @@ from federation.processes import Child
 from federation.protocol import SignedOrder, open_order, reply_fields, sign_reply
 from federation.spec import Pace
 from federation.standard import standard_plan
-from federation.state import Node
+from federation.state import OPEN, Node
 from federation.update import Expected, PrivateUpdate
 from feedback.models import check_model, embedded_model
 from learner.base import load_base
@@ -82,8 +82,8 @@ def main() -> None:
                 nodes[-1].activate()
             registered, before = time.monotonic() - begun, cpu(children)
             swarm, begun = Swarm(nodes, interval), time.monotonic()
-            run = operator.start(server.plan)
-            while not operator.state(run).startswith("finished"):
+            operator.start(server.plan)
+            while not any(entry.verdict not in OPEN for entry in state.rounds()):
                 time.sleep(1.0)
             swarm.stop()
             after, (report,) = cpu(children), server.read_reports()
