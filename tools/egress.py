@@ -2,7 +2,7 @@
 
 Runs sessions under strace and adds up what every process wrote to every TCP socket:
 
-- ``local``: a new home, an imported conversation, a learning run, the privacy commands, before any consent to share. No
+- ``local``: a new home, an import, a learning run that finds too little to learn, the privacy commands. No
   process may even try to connect anywhere.
 - ``door``: connections through the door that counts a SuperNode's bytes, and an attempt before consent.
 - ``upstream``: one question to an upstream server, through the product's own client (where the program has one).
@@ -91,7 +91,7 @@ def traced(session: str, folder: Path) -> tuple[Capture, dict[str, dict[str, int
 
 
 def local(folder: Path) -> dict[str, dict[str, int]]:
-    """A new home, a conversation, a learning run and a look at the privacy commands; no consent to share."""
+    """A new home, an import, a learning run and a look at the privacy commands; no consent to share."""
     from cli.main import run
 
     log = folder / "log.jsonl"
