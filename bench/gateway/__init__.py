@@ -1,0 +1,1 @@
+"""The gateway against bare llama-cpp-python."""
