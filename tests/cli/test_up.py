@@ -1,0 +1,66 @@
+"""The gateway as a background process: started, seen by other commands, let into, stopped."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.helpers import Call
+
+LIMIT = 240  # seconds, on a machine that others load
+
+
+def corrigible(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run one command line in a process of its own."""
+    environment = {**os.environ, "CORRIGIBLE_HOME": str(home)}
+    command = [sys.executable, "-m", "cli.main", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
+
+
+@pytest.mark.slow
+def test_up_status_open_down(ready: Call, home: Path) -> None:
+    """One process serves and learns; a second `up` finds it; `down` leaves nothing behind."""
+    started = corrigible(home, "up", "--port", "0", "--json")
+    assert started.returncode == 0, started.stdout + started.stderr
+    try:
+        again = ready("up", "--json")
+        assert again.keys("up")
+        assert again.data["started"] is False
+        address = again.data["address"]
+        assert ready("status", "--json").data["gateway"]["address"] == address
+        (token,) = ready("gateway", "tokens", "--show", "--json").data["tokens"]
+        with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token['token']}"}) as client:
+            body = {"messages": [{"role": "user", "content": "turn off the kitchen light"}], "max_tokens": 8}
+            answer = client.post("/v1/chat/completions", json=body, timeout=LIMIT).json()
+            right = {"completion_id": answer["id"], "corrected": "light.off()"}
+            assert client.post("/v1/corrections", json=right, timeout=LIMIT).status_code == 201
+        link = ready("open", "--print", "--json")
+        assert link.keys("open")
+        assert link.data["url"].startswith(f"{address}/#token=")
+        assert ready("log", "list", "--json").data["count"] == 1
+    finally:
+        stopped = ready("down", "--json")
+    assert stopped.keys("down")
+    assert ready("status", "--json").data["gateway"] is None
+    assert ready("down", "--json").code == 16
+    assert not (home / "run" / "gateway.json").exists()
+
+
+def test_up_refuses_what_cannot_be_served(ready: Call, home: Path, tmp_path: Path) -> None:
+    """No store, a missing model, a file that is none, an address for all to reach: each with its own code."""
+    assert ready("--home", str(tmp_path / "none"), "up", "--json").code == 10
+    junk = tmp_path / "junk.gguf"
+    junk.write_bytes(b"GGUF" + b"\0" * 100)
+    for text, code in (
+        (f'[model]\npath = "{tmp_path}/missing.gguf"\n', "model_missing"),
+        (f'[model]\npath = "{junk}"\n', "integrity"),
+        ('[gateway]\nhost = "0.0.0.0"\n', "exposed"),
+        ('[upstream]\nurl = "http://example.org/v1"\nmodel = "x"\n', "config"),
+    ):
+        (home / "config.toml").write_text(text)
+        result = ready("up", "--json")
+        assert result.error["code"] == code
+        assert result.error["message"]
