@@ -17,6 +17,8 @@ ELSEWHERE = {  # needs a trained adapter, a running loop, a fleet or a release: 
     ("up",),
     ("down",),
     ("open",),
+    ("gateway", "preview"),
+    ("gateway", "calibrate"),
     ("service", "uninstall"),
     ("model", "add"),
     ("model", "check"),

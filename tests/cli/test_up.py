@@ -64,3 +64,17 @@ def test_up_refuses_what_cannot_be_served(ready: Call, home: Path, tmp_path: Pat
         result = ready("up", "--json")
         assert result.error["code"] == code
         assert result.error["message"]
+
+
+def test_what_would_leave_is_shown_and_consent_names_the_server(ready: Call, home: Path) -> None:
+    """Secrets are blacked out in the preview; without an upstream there is nothing to preview or to agree to."""
+    assert ready("gateway", "preview", "x", "--json").code == 15
+    assert ready("gateway", "calibrate", "--json").error["code"] == "too_little_evidence"
+    (home / "config.toml").write_text('[upstream]\nurl = "https://example.org/v1"\nmodel = "big"\n')
+    shown = ready("gateway", "preview", "mail jane@example.org", "--json")
+    assert shown.keys("gateway", "preview")
+    assert shown.data["redacted"] == {"EMAIL": 1}
+    assert "jane" not in shown.data["body"]
+    assert shown.data["consent"] is False
+    assert ready("privacy", "consent", "upstream", "--grant", "--yes", "--json").data["consents"]["upstream"] is True
+    assert ready("gateway", "preview", "x", "--json").data["consent"] is True
