@@ -1,1 +1,1 @@
-"""What a round costs the server: memory, replies a second, bytes, many devices, hostile ones, a real SuperLink."""
+"""What a round costs the server: memory, replies a second, bytes, many devices, hostile ones."""
