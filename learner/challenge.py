@@ -14,7 +14,7 @@ from learner.base import Base
 from learner.export import to_gguf
 from learner.gate import GatePolicy, Pair, Ruling, decide, fold_groups, fold_of
 from learner.journal import Journal, Steps
-from learner.judge import ItemScore, Stack, compare, score_corrections, score_known, serving
+from learner.judge import ItemScore, Stack, compare, compare_exact, score_corrections, score_known, serving
 from learner.lora import LoraWeights, blend
 from learner.material import Material, Served
 from learner.objectives import Reference
@@ -117,7 +117,7 @@ def check(
     """
     size = policy.slice_size
     known = {} if known is None else known
-    guard = material.guard[-size:]
+    guard = material.guard[: policy.probe_size]
     groups = {
         "probe": guard,
         "own answers": (*material.approved[-size:], *material.earlier[-size:]),
@@ -135,6 +135,9 @@ def check(
         for name, examples in groups.items()
         if examples
     )
+    if guard:
+        before, now_right = ([side[one.id] for one in guard] for side in (known, new))
+        slices = (compare_exact("probe, exact", before, now_right), *slices)
     own = [example.id for name, examples in groups.items() if name != "probe" for example in examples]
     fixed = tuple(id for id in own if new[id].exact and not known[id].exact)
     return Checked(slices, fixed, tuple(id for id in own if known[id].exact and not new[id].exact))

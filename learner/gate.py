@@ -27,6 +27,7 @@ class GatePolicy:
     confidence: float = 0.95
     resamples: int = 10_000
     max_fall: float = 1.0  # points a protected slice may lose
+    min_slice: int = 20  # a smaller slice is shown and does not decide: one near-tie would be several points
     seed: int = 0
 
 
@@ -97,7 +98,8 @@ def decide(pairs: Sequence[Pair], slices: Sequence[Slice], policy: GatePolicy) -
         before = 100 * float(np.mean([old for old, _ in pairs])) if pairs else 0.0
         return Ruling(decision, reason, gain, lower, upper, len(pairs), before)
 
-    fallen = [part.name for part in slices if part.before - part.after > policy.max_fall]
+    telling = [part for part in slices if part.count >= policy.min_slice]
+    fallen = [part.name for part in telling if part.before - part.after > policy.max_fall]
     if fallen:
         return ruling("reject", f"would forget: {', '.join(fallen)}")
     if len(pairs) < policy.min_evidence:

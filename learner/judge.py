@@ -70,6 +70,12 @@ def compare(name: str, before: Sequence[ItemScore], after: Sequence[ItemScore]) 
     return Slice(name=name, count=len(before), before=means[0], after=means[1])
 
 
+def compare_exact(name: str, before: Sequence[ItemScore], after: Sequence[ItemScore]) -> Slice:
+    """Return the slice's share of exact answers, in points."""
+    shares = [100 * float(np.mean([item.exact for item in side])) if side else 0.0 for side in (before, after)]
+    return Slice(name=name, count=len(before), before=shares[0], after=shares[1])
+
+
 def _item(score: Score) -> ItemScore:
     """From the engine's natural-log mean to a likelihood."""
     return ItemScore(score.exact, float(np.exp(score.logprob)))

@@ -16,7 +16,8 @@ class LearnPolicy:
     recipe: Recipe = field(default_factory=Recipe)
     gate: GatePolicy = field(default_factory=GatePolicy)
     flags: PerformanceFlags = field(default_factory=PerformanceFlags)
-    strengths: tuple[float, ...] = (1.0, 0.85, 0.65)  # tried in turn: share of the way from the old adapter to the new
-    slice_size: int = 120  # items per protected slice, the newest
+    strengths: tuple[float, ...] = (1.0, 0.8, 0.6)  # tried in turn: share of the way from old adapter to new
+    slice_size: int = 120  # of the owner's items in a protected slice, the newest
+    probe_size: int = 240  # of the base's own pairs that judge, the first
     trial_share: float = 0.0  # of the requests, that a new adapter answers until it has proved itself; 0: all at once
     replay_size: int = 1200  # examples to replay from in one run, a third of them the owner's own

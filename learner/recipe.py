@@ -12,7 +12,7 @@ class Recipe:
 
     rank: int = 8
     alpha: float = 16.0
-    batch: int = 10  # examples per step
+    batch: int = 16  # examples per step
     passes: float = 4.0  # times each correction is seen in one run
     min_steps: int = 80
     max_steps: int = 80

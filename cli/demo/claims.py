@@ -75,7 +75,7 @@ def _sharing(result: DemoResult) -> list[Claim]:
             newcomer.reception.verdict.decision == "adopt" and low > 0,
             f"error {newcomer.before.error:.1f} → {newcomer.reception.exam.error:.1f} % on unseen requests, "
             f"{gain:.1f} points fewer, 95 % interval {low:.1f} to {high:.1f}; "
-            f"gate: {newcomer.reception.verdict.decision}",
+            f"gate: {newcomer.reception.verdict.decision}, {newcomer.reception.verdict.reason}",
         ),
         Claim(
             "No owner who adopted the shared adapter is worse off for it",

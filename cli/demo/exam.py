@@ -9,10 +9,10 @@ from cli.demo.result import Exam
 from feedback.engine import Engine
 from feedback.models import probe_pairs
 from learner.gate import GatePolicy, fold_of
+from learner.policy import LearnPolicy
 from store.records import Example, Message
 
 QUESTIONS = 40  # unseen requests
-SKILLS = 100  # of the base's own held-out requests
 DRAWN = 400  # requests drawn to find enough unseen ones
 
 Item = tuple[tuple[Message, ...], str]
@@ -30,7 +30,7 @@ class Paper:
         """Draw unseen requests of `owner` and old ones that no training run may replay (the gate's guard fold)."""
         drawn = {one.prompt: one.answer for one in requests(owner, DRAWN, seed + 1) if one.prompt not in said}
         unseen = [_item(prompt, answer) for prompt, answer in drawn.items()][:QUESTIONS]
-        return cls(tuple(unseen), tuple(_guarded(model)[:SKILLS]))
+        return cls(tuple(unseen), tuple(_guarded(model)[: LearnPolicy().probe_size]))
 
     def sit(self, engine: Engine) -> Exam:
         """Ask everything of what the engine serves now; right is only the exact answer."""
