@@ -51,7 +51,7 @@ def test_the_verdict_holds_its_evidence(taught: tuple[StoreBase, Verdict]) -> No
     """Slices, what was fixed, and lineage are on record."""
     store, verdict = taught
     names = [part.name for part in verdict.slices]
-    assert names == ["held-out", "probe", "fresh corrections"]
+    assert names == ["held-out", "probe, exact", "probe", "fresh corrections"]
     assert verdict.slices[0].after - verdict.slices[0].before == pytest.approx(verdict.gain)
     assert len(verdict.fixed) >= len(ROOMS) // 2
     record = store.last(Adapter, digest=verdict.adapter)
