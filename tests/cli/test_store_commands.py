@@ -133,7 +133,7 @@ def test_init_remembers_the_model(call: Call, tmp_path: Path) -> None:
         ["adapter", "list"],
         ["privacy", "status"],
         ["learn"],
-        ["learn", "--stop"],
+        ["learner", "stop"],
         ["chat"],
         ["correct", "--last", "x"],
     ],
@@ -305,8 +305,10 @@ def test_unknown_adapters_are_a_usage_error(ready: Call) -> None:
 
 
 def test_consent_is_shown_given_and_withdrawn(ready: Call) -> None:
-    """Logging and learning are on after init, sharing is off; a word takes effect at once."""
-    assert ready("privacy", "consent", "--json").data["consents"] == {"log": True, "learn": True, "share": False}
+    """Logging and learning are on after init, sharing and asking upstream are off; a word takes effect at once."""
+    assert ready("privacy", "consent", "--json").data["consents"] == {
+        "log": True, "learn": True, "share": False, "upstream": False,
+    }  # fmt: skip
     assert ready("privacy", "consent", "learn", "--withdraw", "--json").data["consents"]["learn"] is False
     assert ready("privacy", "consent", "learn", "--grant").code == 2
     assert ready("privacy", "consent", "learn", "--grant", "--yes", "--json").data["consents"]["learn"] is True
