@@ -28,7 +28,13 @@ def errors(*statuses: int) -> Responses:
 
 
 EVERY = (400, 401, 403, 404, 408, 409, 413, 415, 429, 431, 502, 503)
-EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+EVENT = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+EVENTS = {"text/event-stream": {"schema": EVENT}}
 STREAMED: Responses = {
     200: {"description": "The answer, whole or as events.", "content": EVENTS},
     **errors(*EVERY),

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from feedback.gateway.access import needs
 from feedback.gateway.ask import chat_ask
 from feedback.gateway.corrections import Corrections
-from feedback.gateway.documents import errors
+from feedback.gateway.documents import EVENTS, errors
 from feedback.gateway.errors import ApiError
 from feedback.gateway.schema import ChatRequest
 from feedback.gateway.state import Gateway
@@ -169,7 +169,7 @@ def health(request: Request, _: Admin) -> dict[str, Any]:
 @router.get(
     "/events",
     response_class=Response,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **COMMON},
+    responses={200: {"content": EVENTS}, **COMMON},
 )
 async def events(request: Request, _: Admin) -> Response:
     """Server-sent events: `correction`, `learning`, `adapter`, `privacy`, `health`, without data."""
