@@ -1,11 +1,13 @@
 """The embedded model in every form the learner meets it, and a house habit to learn."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
+import psutil
 import pytest
 
 from feedback.engine import Engine
@@ -123,3 +125,13 @@ def teach_noise(store: StoreBase, model: ModelFile) -> None:
     """Correct every room's habit to an answer that has nothing to do with it."""
     for time, (room, (_, answer)) in enumerate(zip(ROOMS, probe_pairs(model.path)[200:], strict=False)):
         corrected(store, model, habit(room)[0], "music.stop()", answer, float(time))
+
+
+def running_children(module: str) -> list[psutil.Process]:
+    """Child processes of this one that run `module`; one that has ended is none."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+            if module in " ".join(child.cmdline()):
+                found.append(child)
+    return found

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from feedback import presence
@@ -21,7 +20,7 @@ from learner.policy import LearnPolicy
 from learner.recipe import Recipe
 from store.errors import CorrigibleError, Locked
 from store.records import Consent, Receipt, Verdict
-from tests.learner.conftest import ROOMS, Owner, teach_habit
+from tests.learner.conftest import ROOMS, Owner, running_children, teach_habit
 
 POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=6, max_steps=6))
 QUICK = Manners(
@@ -89,7 +88,7 @@ def test_it_learns_makes_room_for_people_and_survives_its_child(
         assert now is not None
         assert (now.code, now.reason) == ("activity", "you are here")
         daemon.until(lambda: daemon.is_in("running"))
-        (child,) = (one for one in psutil.Process().children() if "learner.worker_child" in " ".join(one.cmdline()))
+        (child,) = running_children("learner.worker_child")
         os.kill(child.pid, 9)
         daemon.until(lambda: len(daemon.told) == 3)
     verdict, wait = daemon.told[1:]

@@ -11,13 +11,13 @@ from learner.recipe import Recipe
 from learner.worker import LOCK, Limits, Told, Worker, run_in_child, wait_until
 from store.errors import Locked
 from store.records import Receipt, Verdict
-from tests.learner.conftest import Owner, teach_habit
+from tests.learner.conftest import Owner, running_children, teach_habit
 
 POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=6, max_steps=6))
 
 
 def _children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "learner.worker" in " ".join(child.cmdline())]
+    return running_children("learner.worker")
 
 
 def test_a_child_learns_and_reports(owner: Owner, model: ModelFile) -> None:
