@@ -46,7 +46,7 @@ def test_calibration_pays_for_what_was_spent_before() -> None:
 def test_no_noise_is_enough_once_the_budget_is_gone() -> None:
     """When the past alone exceeds the target, calibration says so instead of returning a number."""
     with pytest.raises(UsageError):
-        calibrate(1.0, 1e-6, sampling_rate=0.25, steps=1, spent=[MechanismRun(0.8, 0.5, 100)])
+        calibrate(1.0, 1e-6, sampling_rate=0.25, steps=1, spent=[MechanismRun(0.8, 1.0, 1)])
 
 
 @pytest.mark.parametrize(
