@@ -64,8 +64,7 @@ def test_a_thousand_hostile_replies_change_nothing(fleet: Fleet) -> None:
 
 def flood(fleet: Fleet, count: int) -> str:
     """One round with `count` hostile devices beside the fleet's own; return what to print of it."""
-    dice, key = random.Random(2), Ed25519PrivateKey.generate()
-    me = Hostile(key, Ed25519PrivateKey.generate(), dice)
+    dice = random.Random(2)
     answers, roster = honest(fleet)
     first, earlier = Round(fleet, "earlier"), []
     first.hold(
@@ -75,7 +74,7 @@ def flood(fleet: Fleet, count: int) -> str:
     kinds = {**{name: attack for name, (attack, _) in ATTACKS.items()}, "replay": replayed(earlier[0].content["reply"])}
     process, sizes, sent = psutil.Process(), [0], Counter[str]()
 
-    def hostile(name: str, attack: Attack) -> Answer:
+    def hostile(me: Hostile, name: str, attack: Attack) -> Answer:
         def answer(message: Message) -> Message | Raw:
             if not sent[name] % 50:
                 sizes.append(process.memory_info().rss)
@@ -84,11 +83,13 @@ def flood(fleet: Fleet, count: int) -> str:
 
         return answer
 
-    for number in range(count):
-        answers[5000 + number] = hostile(*dice.choice(list(kinds.items())))
-    device = public_bytes(key).hex()
+    other = Ed25519PrivateKey.generate()
+    for number in range(count):  # a key each: objects with the same name would be one object to Flower
+        me = Hostile(Ed25519PrivateKey.generate(), other, dice)
+        answers[5000 + number] = hostile(me, *dice.choice(list(kinds.items())))
+        roster[5000 + number] = public_bytes(me.key).hex()
     this, before = Round(fleet, "now"), process.memory_info().rss
-    rejected = this.hold(answers, roster | {5000 + number: device for number in range(count)})
+    rejected = this.hold(answers, roster)
     assert rejected.total() == count
     assert (this.tally.accepted, this.tally.missing, this.into.count) == (3, 0, 3)
     assert sent.total() >= count
