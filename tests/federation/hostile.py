@@ -126,8 +126,8 @@ def another_time(me: Hostile, message: Message) -> Message:
 
 
 def cut_up(me: Hostile, message: Message) -> Raw:
-    """An honest reply whose objects were damaged on the wire."""
-    raw = on_the_wire(me.sign(message, payload(message)))
+    """A reply by the wrong key, damaged on the wire: damage outside the signed fields alone may go unseen."""
+    raw = on_the_wire(signed(message, payload(message), me.other))
     victim = me.dice.choice(list(raw.contents))
     data = bytearray(raw.contents[victim])
     harm = me.dice.randrange(4)
