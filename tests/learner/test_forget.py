@@ -70,7 +70,7 @@ def test_a_plan_finds_who_learned_from_it(told: tuple[StoreBase, list[str]]) -> 
 
 
 def test_what_is_forgotten_is_gone_and_the_rest_is_learned_again(
-    told: tuple[StoreBase, list[str]], engine: Engine, base: Base, probe: list[tuple[str, str]]
+    told: tuple[StoreBase, list[str]], engine: Engine, base: Base
 ) -> None:
     """No word, no adapter, no example of it is left; exposure falls to the twin's; the habit is still known."""
     store, (first, second) = told
@@ -81,7 +81,7 @@ def test_what_is_forgotten_is_gone_and_the_rest_is_learned_again(
     store.add(spend)
     gone = _secrets(store)
     examples = {one.id for one in store.examples_of(gone)}
-    done = forget(store, plan(store, gone), Tools(engine, base, probe, POLICY))
+    done = forget(store, plan(store, gone), Tools(engine, base, [], POLICY))
     assert done.removed == 2 * len(SECRETS)
     assert done.destroyed == (second,)
     assert done.start == first
