@@ -27,7 +27,7 @@ from federation.tally import Tally
 from federation.update import Expected
 from learner.accountant import MechanismRun, epsilon
 from learner.export import to_gguf
-from learner.lora import LoraWeights
+from learner.lora import LoraWeights, blend
 from store.records import digest
 
 NORM_SLACK = 1.0 + 1e-6  # for the rounding of a norm
@@ -169,8 +169,9 @@ class Operator:
         if self.plan.denoise:
             change = shrink(change, self.plan.spec.deviation / math.sqrt(into.used))
         before = adapter.open_release(release, self.plan.geometry, max_norm=release.manifest.max_norm)
+        whole = self._mended(adapter.moved(before, change))
         for share in SHARES:
-            weights = self._mended(adapter.moved(before, change, share))
+            weights = blend(before, whole, share)
             asked = self._asked(weights)
             if not (lost := self._lost(floor, asked)):
                 break
