@@ -108,7 +108,7 @@ class Plan:
     trim: float = 0.2  # share of values left out at each end, for the rule "trimmed"
     denoise: bool = True  # shrink the part of a round's mean that is only noise
     probe_items: int = 240  # 0: no probe set
-    probe_tolerance: float = 0.4  # points a release may lose against the base model alone
+    probe_tolerance: float = 0.7  # points a release may lose against the base model alone
     triggers: str = ""  # path of JSONL pairs whose answers must not become likely
     trigger_tolerance: float = 5.0  # points they may gain against the base model alone
 

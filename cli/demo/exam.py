@@ -12,8 +12,8 @@ from learner.gate import GatePolicy, fold_of
 from learner.policy import LearnPolicy
 from store.records import Example, Message
 
-QUESTIONS = 40  # unseen requests
-DRAWN = 400  # requests drawn to find enough unseen ones
+QUESTIONS = 80  # unseen requests
+DRAWN = 800  # requests drawn to find enough unseen ones
 
 Item = tuple[tuple[Message, ...], str]
 
