@@ -44,12 +44,12 @@ def test_every_answer_is_one_action_that_the_model_knows() -> None:
 
 
 def test_an_exam_asks_nothing_that_was_said_before() -> None:
-    """Questions are unseen, the same each time, and forty."""
+    """Questions are unseen, the same each time, and eighty."""
     said = {one.prompt for one in requests(OWNERS[0], 120, 0)}
     paper = Paper.of(OWNERS[0], said, 0, embedded_model())
     assert not said & {messages[0].content for messages, _ in paper.unseen}
     assert paper == Paper.of(OWNERS[0], said, 0, embedded_model())
-    assert len(paper.unseen) == 40
+    assert len(paper.unseen) == 80
     assert len(paper.old) >= 60
 
 
