@@ -54,6 +54,7 @@ class Anchor:
         self._handle: int | None = None
         self._synced = 0.0
         self._number = 0  # of the newest slot seen
+        self._known: dict[bytes, tuple[int, Mark | None]] = {}  # the slots as last read or written, already checked
         self._thread = threading.Lock()
 
     def read(self) -> Mark | None:
@@ -120,7 +121,9 @@ class Anchor:
     def _newest(self, handle: int) -> tuple[Mark | None, int]:
         """The newest whole mark and the slot it stands in."""
         raw = os.pread(handle, 2 * SLOT, 0)
-        marks = [unseal(raw[start : start + SLOT], self._key) for start in (0, SLOT)]
+        slots = [raw[start : start + SLOT] for start in (0, SLOT)]
+        self._known = {text: self._known.get(text) or unseal(text, self._key) for text in slots}
+        marks = [self._known[text] for text in slots]
         found = [(number, mark, slot) for slot, (number, mark) in enumerate(marks) if mark is not None]
         if not found:
             return None, 1
@@ -129,7 +132,9 @@ class Anchor:
 
     def _seal(self, mark: Mark) -> bytes:
         self._number += 1
-        return seal(mark, self._number, self._key).ljust(SLOT)
+        text = seal(mark, self._number, self._key).ljust(SLOT)
+        self._known[text] = self._number, mark
+        return text
 
 
 class Ring:

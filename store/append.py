@@ -40,10 +40,9 @@ def append(connection: Connection, key: Secret, entries: Sequence[Encoded], floo
         entries: in the order they shall have.
         floor: sequence numbers up to here are spent, even when the rows are lost.
     """
-    fresh = _unknown(connection, entries)
+    fresh, seq, head = _unknown(connection, key, entries)
     if not fresh:
         return None
-    seq, head = tail(connection, key)
     first = max(seq, floor) + 1
     rows = []
     for seq, entry in enumerate(fresh, first):
@@ -83,12 +82,15 @@ def kind_counts(connection: Connection, first: int, last: int) -> dict[str, int]
     return {str(kind): int(number) for kind, number in rows}
 
 
-def _unknown(connection: Connection, entries: Sequence[Encoded]) -> list[Encoded]:
-    """Each entry whose id is not stored, once."""
+def _unknown(connection: Connection, key: Secret, entries: Sequence[Encoded]) -> tuple[list[Encoded], int, bytes]:
+    """Each entry whose id is not stored, once, and the newest link; one statement, as every record waits for it."""
     wanted = {entry.id: entry for entry in entries}
     rows = connection.exec_driver_sql(
-        "SELECT id FROM records WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(wanted)),)
-    )
-    for (known,) in rows:
-        del wanted[known]
-    return list(wanted.values())
+        "SELECT seq, head, id FROM records WHERE id IN (SELECT value FROM json_each(?)) "
+        "UNION ALL SELECT * FROM (SELECT seq, head, '' FROM records ORDER BY seq DESC LIMIT 1)",
+        (json.dumps(list(wanted)),),
+    ).all()
+    seq, head = max(((seq, head) for seq, head, _ in rows), default=(0, genesis(key)))
+    for _, _, known in rows:
+        wanted.pop(known, None)
+    return list(wanted.values()), seq, head

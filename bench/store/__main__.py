@@ -1,6 +1,6 @@
-"""Measures commits, bulk inserts, search, opening and three writers at once; ours and plain take turns.
+"""Measures commits, bulk inserts, acknowledgement, search, opening and three writers at once; by turns with a peer.
 
-`python -m bench.store [commits] [searching] [together]`; all three without arguments.
+`python -m bench.store [commits] [acknowledging] [searching] [together]`; all four without arguments.
 """
 
 import multiprocessing
@@ -18,10 +18,11 @@ from store.errors import CorrigibleError
 from store.keys import Keys, unlock
 from store.paths import Home
 from store.protectors import KeyFile
-from store.records import Interaction, Message
+from store.records import Correction, Interaction, Message
 from store.store import Store
 
 ROUNDS, COMMITS, BULK = 5, 200, 4000
+CORRECTIONS = 2000
 SEARCHED = 100_000
 WRITERS, EACH = 3, 500
 WORDS = [f"w{number * 7919 % 5003:04d}" for number in range(5003)]
@@ -77,6 +78,19 @@ def commits(folder: Path) -> None:
     print(f"bulk rows/s: ours {own:,.0f}, plain {plains:,.0f}, ratio {own / plains:.2f}")
 
 
+def acknowledging(folder: Path) -> None:
+    """How long one correction waits, in a store of 20,000 interactions, each of them given its own."""
+    with Store.create(Home.at(folder / "acknowledged"), KeyFile()) as store:
+        ids = store.add_all([interaction(number, 300) for number in range(20_000)])
+        times = []
+        for number, id in enumerate(ids[:CORRECTIONS]):
+            correction = Correction(interaction=id, corrected=" ".join(WORDS[number : number + 12]), time=number)
+            times.append(milliseconds(lambda correction=correction: store.add(correction)))  # type: ignore[misc]
+    times.sort()
+    p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
+    print(f"{CORRECTIONS:,} corrections acknowledged: p50 {p50:.2f} ms, p99 {p99:.2f} ms, worst {times[-1]:.1f} ms")
+
+
 def searching(folder: Path) -> None:
     """Search over many interactions, and opening that store."""
     home = Home.at(folder / "search")
@@ -128,7 +142,7 @@ def _write(home: Home, raw: bytes, writer: int) -> tuple[int, list[float]]:
     return busy, times
 
 
-PARTS = {"commits": commits, "searching": searching, "together": together}
+PARTS = {"commits": commits, "acknowledging": acknowledging, "searching": searching, "together": together}
 
 if __name__ == "__main__":
     print(f"load average {os.getloadavg()[0]:.1f}")
