@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup test torture audit demo lint clean
+.PHONY: setup test torture audit demo fleet-demo lint clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt tools/llama_build.cmake tools/preflight.py
@@ -32,6 +32,9 @@ lint: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/corrigible demo --report demo-report
+
+fleet-demo: $(STAMP)
+	$(BIN)/python -m tools.fleet_demo
 
 clean:
 	rm -rf $(VENV) build demo-report *.egg-info

@@ -1,66 +1,104 @@
-"""`corrigible fleet`: a device's side of sharing, and a desk fleet for an operator. Wiring only."""
+"""`corrigible fleet`: a device's side of sharing. The operator's side is in `cli.fleet_server`. Wiring only."""
 
-import json
 import shutil
+import signal
+import threading
 import time
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.base import Group
+from cli.fleet_join import device_key, has_joined, join, membership, withdraw_consent
+from cli.fleet_releases import release
+from cli.fleet_rounds import round_
+from cli.fleet_server import enroll, init, nodes, revoke, server_option, server_status, up
 from cli.learn import outcome
-from cli.output import PARTLY, Report, facts, short, table, when
+from cli.output import Report, emit, facts, say, short, when
+from cli.privacy import preview
 from cli.session import Session, confirm
 from cli.status import spent
-from store.errors import NotEligible, UsageError
-from store.records import Consent, Spend
+from store.errors import CorrigibleError, NotEligible, NotInitialised
+from store.records import Correction, Spend, Verdict, digest
 
 if TYPE_CHECKING:
-    from federation.deploy import DeskDevice
     from federation.membership import Membership
+    from federation.mirror import Fetch
     from federation.release import Release
+    from store.base import StoreBase
 
 EXITS = (10, 11, 12, 13)
-INVITATION = "invitation.json"
+NEW_RELEASES = 900.0  # seconds between two looks at the fleet's releases
 
 
-@click.group(cls=Group, examples=["corrigible fleet join invitation.json", "corrigible fleet status"])
+@click.group(
+    cls=Group,
+    examples=["corrigible fleet join 'https://fleet.example:8443/#…'", "corrigible fleet run", "corrigible fleet init"],
+)
 def fleet() -> None:
     """Share privately with other devices, or serve them."""
 
 
-@fleet.command(examples=["corrigible fleet join invitation.json"], exits=[*EXITS, 130])
-@click.argument("invitation", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--yes", is_flag=True, help="Agree without being asked.")
+for command in (join, init, up, enroll, nodes, revoke, round_, release, preview):
+    fleet.add_command(command)
+
+
+@fleet.command(examples=["corrigible fleet run", "corrigible fleet run --poll 60 --json"], exits=[*EXITS, 15, 17, 130])
+@click.option(
+    "--poll",
+    type=click.FloatRange(1),
+    default=NEW_RELEASES,
+    show_default=True,
+    help="Seconds between two looks at the fleet's releases.",
+)
+@click.option("--any-time", is_flag=True, help="Also on battery.")
 @click.pass_obj
-def join(session: Session, invitation: Path, yes: bool) -> Report:
-    """Join the fleet of INVITATION, a file from its operator, and agree to share with it.
+def run(session: Session, poll: float, any_time: bool) -> Report:
+    """Take part in the fleet's rounds and take its releases, until Ctrl-C.
 
-    You see what would leave, to whom and within which limits before you agree.
+    Answers only orders that the fleet signed, with the code installed here, within your limits. A new release is
+    verified, judged on your own corrections, and served only if it helps.
     """
-    from federation import membership as memberships
-    from federation.release import fleet_identity
-    from federation.spec import Limits
+    from federation.member import Seat, take_part
 
-    key, base = _invitation(invitation)
-    limits = Limits(**asdict(session.config.privacy))
-    with session.store() as store:
-        if base != session.model().digest:
-            raise UsageError(
-                "This fleet shares adapters for another base model.",
-                hint="Serve the fleet's model (`[model] path` in the settings).",
-                code="wrong_base",
-            )
-        terms = _terms(fleet_identity(key), limits.epsilon_cap, limits.delta, limits.uses_per_correction)
-        confirm(session, terms, yes)
-        place = memberships.join(_folder(session), release_key=key, base=base, limits=limits)
-        now = time.time()
-        store.add(Consent(purpose="share", granted=True, destination=place.fleet, terms=terms, time=now))
-    data = {"fleet": place.fleet, "terms": terms, "device": _device(place)}
-    return Report(data, lambda: f"Joined fleet {short(place.fleet)}. `corrigible fleet leave` ends it.")
+    place = membership(session)
+    asked = threading.Event()
+    with session.unlocked() as (store, keys), _until_signal(asked):
+        seat = Seat(session.home.root, keys.export(), place, session.model().path)
+        look = _Look(session, store, place, poll)
+        take_part(
+            seat, going=lambda: not asked.is_set(), ready=lambda: _not_now(any_time), tell=_teller(session), look=look
+        )
+    return Report({"event": "stopped"}, lambda: "Stopped.")
+
+
+@fleet.command(
+    examples=["corrigible fleet receive", "corrigible fleet receive --from /media/stick/repository"],
+    exits=[*EXITS, 15, 17, 18],
+)
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A copy of the fleet's repository, instead of its server.",
+)
+@click.pass_obj
+def receive(session: Session, folder: Path | None) -> Report:
+    """Fetch the newest release that is out to this device, verify and judge it here, and serve it if it helps.
+
+    The gate's word is this device's own: a genuine release that does not help you is kept, not served.
+    """
+    from federation.reception import look
+
+    place = membership(session)
+    with session.store() as store, _source(place, folder) as fetch:
+        news = look(store, place, fetch)
+        if news.release is None:
+            raise NotEligible("No release is out to this device now.", hint="Look again later.", code="no_release")
+        return judge(session, store, place, news.release)
 
 
 @fleet.command(examples=["corrigible fleet leave", "corrigible fleet leave --forget --yes"], exits=[*EXITS, 130])
@@ -76,7 +114,7 @@ def leave(session: Session, forget: bool, yes: bool) -> Report:
     with session.store() as store:
         goes = "This withdraws consent and deletes this device's fleet keys"
         confirm(session, f"{goes}{'; the shared adapter is no longer served' if forget else ''}.", yes)
-        store.add(Consent(purpose="share", granted=False, destination=place.fleet, time=time.time()))
+        withdraw_consent(store, place)
         if forget and store.active("shared"):
             store.activate("shared", None, "left the fleet")
         serving = store.active("shared")
@@ -86,22 +124,134 @@ def leave(session: Session, forget: bool, yes: bool) -> Report:
 
 
 @fleet.command(examples=["corrigible fleet status", "corrigible fleet status --json"], exits=EXITS)
+@server_option
 @click.pass_obj
-def status(session: Session) -> Report:
-    """Which fleet this device is in, its limits, and the newest release."""
+def status(session: Session, server: Path | None) -> Report:
+    """Which fleet this device is in, its limits and newest release; and the fleet served from here, if any."""
+    mine, own = server_status(session, server), _device_status(session)
+    if mine is None and own is None:
+        raise NotInitialised("There is neither a store nor a fleet server here.", hint="Use `corrigible init`.")
+    data = {**(own[0] if own else {"joined": False, "shared": None}), "server": mine[0] if mine else None}
+    rows = {**(own[1] if own else {}), **(mine[1] if mine else {})}
+    return Report(data, lambda: facts(rows))
+
+
+def judge(session: Session, store: "StoreBase", place: "Membership", got: "Release") -> Report:
+    """Check a verified release's content and let the gate decide."""
+    from feedback.models import probe_pairs
+    from learner.cycle import judge_release
+    from learner.policy import LearnPolicy
+
+    _check_content(session, place, got)
+    with session.engine(store) as engine:
+        probe = probe_pairs(engine.model.path)
+        verdict = judge_release(store, engine, got.adapter, got.manifest.id, probe=probe, policy=LearnPolicy())
+    return outcome(store, verdict)
+
+
+class _Look:
+    """Looks at the fleet's releases now and then, and judges what is new or was waiting for evidence."""
+
+    def __init__(self, session: Session, store: "StoreBase", place: "Membership", poll: float) -> None:
+        self._session, self._store, self._place, self._poll = session, store, place, poll
+        self._due = 0.0
+        self._tell = _teller(session)
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._due:
+            return
+        try:
+            self._look()
+        except CorrigibleError as error:
+            self._tell("waiting", {"code": error.code, "reason": error.message})
+        self._due = time.monotonic() + self._poll
+
+    def _look(self) -> None:
+        from federation.reception import look
+
+        with _source(self._place, None) as fetch:
+            news = look(self._store, self._place, fetch)
+        if news.withdrawn:
+            self._tell("withdrawn", {"adapter": news.withdrawn})
+        if news.release is not None and (news.fresh or self._evidence(digest(news.release.adapter))):
+            report = judge(self._session, self._store, self._place, news.release)
+            self._tell("judged", {**report.data, "round": news.release.manifest.round})
+
+    def _evidence(self, adapter: str) -> bool:
+        """Say whether corrections came since the gate wanted more of them."""
+        verdict, newest = self._store.last(Verdict, adapter=adapter), self._store.last(Correction)
+        waiting = verdict is not None and verdict.decision == "wait"
+        return waiting and newest is not None and verdict is not None and newest.time > verdict.time
+
+
+@contextmanager
+def _source(place: "Membership", folder: Path | None) -> Iterator["Fetch"]:
+    """Where releases come from: the fleet's server, or a copy of its repository."""
+    from federation import caller
+    from federation.mirror import from_folder, from_server
+
+    if folder is not None:
+        yield from_folder(folder)
+        return
+    place.pinned_root()
+    with caller.call(place.url, place.authority.read_bytes()) as client:
+        yield from_server(client)
+
+
+@contextmanager
+def _until_signal(asked: threading.Event) -> Iterator[None]:
+    """Let SIGTERM set `asked`; Ctrl-C interrupts as everywhere."""
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _teller(session: Session) -> Callable[[str, dict[str, Any]], None]:
+    """What happens, as lines: JSON on stdout, or words on stderr."""
+
+    def tell(event: str, detail: dict[str, Any]) -> None:
+        if session.as_json:
+            emit(Report({"event": event, **detail}, lambda: ""), True)
+        else:
+            say(f"{event}: " + ", ".join(f"{name} {value}" for name, value in detail.items()))
+
+    return tell
+
+
+def _not_now(any_time: bool) -> str:
+    """Why this device may not take part now; empty when it may. Never depends on what its owner said."""
+    import psutil
+
+    with suppress(AttributeError, OSError):
+        battery = psutil.sensors_battery()
+        if battery is not None and not battery.power_plugged and not any_time:
+            return "on battery"
+    return ""
+
+
+def _device_status(session: Session) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """This device's part, as data and as words; None when there is no store."""
+    from store.keys import key_status
+
+    try:
+        key_status(session.home)
+    except NotInitialised:
+        return None
     with session.store() as store:
         total, serving = spent(store), store.active("shared")
-        if not _joined(session):
-            return Report({"joined": False, "shared": serving}, lambda: "In no fleet. Nothing leaves this device.")
+        if not has_joined(session):
+            return {"joined": False, "shared": serving}, {"fleet": "in none; nothing leaves this device"}
         place = membership(session)
         granted = store.consent("share", place.fleet) is not None
         sent = store.count(Spend)
-    newest = place.newest()
-    limits = place.limits
+    newest, limits = place.newest(), place.limits
     data = {
         "joined": True,
         "fleet": place.fleet,
-        "device": _device(place),
+        "url": place.url or None,
+        "device": device_key(place),
         "consent": granted,
         "round": newest.round if newest else None,
         "shared": serving,
@@ -109,7 +259,7 @@ def status(session: Session) -> Report:
         "rounds_taken_part": sent,
     }
     rows = {
-        "fleet": short(place.fleet),
+        "fleet": f"{short(place.fleet)} {place.url}",
         "sharing": "agreed" if granted else "consent withdrawn",
         "limits": f"epsilon {limits.epsilon_cap:g} a year at delta {limits.delta:g}, "
         f"each correction in at most {limits.uses_per_correction} rounds",
@@ -117,172 +267,13 @@ def status(session: Session) -> Report:
         "newest release": f"round {newest.round}, {when(newest.time)}" if newest else "none seen",
         "shared adapter": short(serving) if serving else "none served",
     }
-    return Report(data, lambda: facts(rows))
+    return data, rows
 
 
-@fleet.command(examples=["corrigible fleet receive releases/00003.json"], exits=[*EXITS, 15, 18])
-@click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.pass_obj
-def receive(session: Session, manifest: Path) -> Report:
-    """Verify the release MANIFEST (its adapter lies beside it), judge it here, and serve it if it helps.
-
-    The gate's word is this device's own: a genuine release that does not help you is kept, not served.
-    """
-    from feedback.models import probe_pairs
-    from learner.cycle import judge_release
-    from learner.policy import LearnPolicy
-
-    place = membership(session)
-    adapter = manifest.with_suffix(".gguf")
-    if not adapter.is_file():
-        raise UsageError("The release's adapter is missing.", hint=f"Put {adapter.name} beside the manifest.")
-    release = place.accept(manifest.read_bytes(), adapter.read_bytes())
-    _check_content(session, place, release)
-    with session.store() as store, session.engine(store) as engine:
-        probe = probe_pairs(engine.model.path)
-        verdict = judge_release(store, engine, release.adapter, release.manifest.id, probe=probe, policy=LearnPolicy())
-        return outcome(store, verdict)
-
-
-@fleet.command(examples=["corrigible fleet create /srv/fleet"], exits=[13])
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.pass_obj
-def create(session: Session, folder: Path) -> Report:
-    """Make a fleet server in FOLDER: its keys, its certificate, and the invitation for devices."""
-    from federation.deploy import create_server
-    from federation.release import fleet_identity
-
-    model = session.model()
-    key = create_server(folder)
-    path = folder / INVITATION
-    path.write_text(json.dumps({"release_key": key.hex(), "base": model.digest}, indent=1), encoding="utf-8")
-    data = {"fleet": fleet_identity(key), "base": model.digest, "invitation": str(path)}
-    return Report(data, lambda: f"Made fleet {short(data['fleet'])}; give devices {path}.")
-
-
-@fleet.command(
-    examples=["corrigible fleet serve /srv/fleet --device ~/alice --device ~/bob --rounds 3"],
-    exits=[3, *EXITS, 15, 17, 130],
-)
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--device",
-    "devices",
-    multiple=True,
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Home folder of a device that has joined; give as many as take part.",
-)
-@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True)
-@click.option(
-    "--epsilon",
-    type=click.FloatRange(0, min_open=True),
-    default=2.0,
-    show_default=True,
-    help="For all rounds together, per correction, at delta 1e-6.",
-)
-@click.pass_obj
-def serve(session: Session, folder: Path, devices: tuple[Path, ...], rounds: int, epsilon: float) -> Report:
-    """Run federated rounds over real Flower processes on this machine, then take them all down.
-
-    Every device checks consent, limits and budget for itself; its release is signed and lies in FOLDER/releases.
-    """
-    from federation.deploy import run_fleet
-    from federation.plan import ServerFolder
-    from federation.standard import standard_plan
-    from learner.base import load_base
-
-    server = ServerFolder(folder)
-    if not server.release_key.is_file():
-        raise UsageError("There is no fleet server here.", hint="`corrigible fleet create` makes one.")
-    model = session.model()
-    plan = standard_plan(model, load_base(model).geometry, rounds=rounds, devices=len(devices), epsilon=epsilon)
-    with ExitStack() as stack:
-        crew = [_crew(session, stack, number, home) for number, home in enumerate(devices, 1)]
-        result = run_fleet(server, plan, crew)
-    manifest = result.release.manifest
-    data = {
-        "release": manifest.id,
-        "round": manifest.round,
-        "path": str(server.releases / f"{manifest.round:05d}.json"),
-        "epsilon": {"total": manifest.epsilon_total, "delta": manifest.delta, "unit": manifest.mechanism.unit},
-        "rounds": result.reports,
-        "seconds": result.seconds,
-    }
-    columns = ("round", "asked", "accepted", "verdict")
-    rows = [[str(report[name]) for name in columns] for report in result.reports]
-    whole = all(report["verdict"] == "released" for report in result.reports)
-    words = f"Newest release: {data['path']}"
-    return Report(data, lambda: table(*columns, rows=rows, title=words), 0 if whole else PARTLY)
-
-
-def membership(session: Session) -> "Membership":
-    """Return this device's membership.
-
-    Raises:
-        NotEligible: it is in no fleet.
-    """
-    from federation import membership as memberships
-
-    if not _joined(session):
-        raise NotEligible("This device is in no fleet.", hint="Use `corrigible fleet join`.", code="no_fleet")
-    return memberships.read(_folder(session))
-
-
-def _folder(session: Session) -> Path:
-    """Return where the membership is kept."""
-    return session.home.data / "fleet"
-
-
-def _joined(session: Session) -> bool:
-    """Say whether this device is in a fleet."""
-    return (_folder(session) / "membership.json").is_file()
-
-
-def _invitation(path: Path) -> tuple[bytes, str]:
-    """Return the release key and base of an invitation.
-
-    Raises:
-        UsageError: the file is no invitation.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-        key, base = bytes.fromhex(value["release_key"]), str(value["base"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError("This file is no invitation.", hint="Ask the operator for a new one.") from error
-    return key, base
-
-
-def _terms(identity: str, cap: float, delta: float, uses: int) -> str:
-    """Return what the owner agrees to."""
-    return (
-        f"You agree to share with fleet {short(identity)}: in each round one noised, clipped block of numbers of fixed "
-        f"size leaves, never text. Unit: one correction; noise is added on this device, the server is not trusted. "
-        f"Your limits: epsilon {cap:g} a year at delta {delta:g}, each correction in at most {uses} rounds."
-    )
-
-
-def _device(place: "Membership") -> str:
-    """Return this device's public signing key as hex."""
-    from federation.pki import public_bytes
-
-    return public_bytes(place.signing_key()).hex()
-
-
-def _check_content(session: Session, place: "Membership", release: "Release") -> None:
+def _check_content(session: Session, place: "Membership", got: "Release") -> None:
     """Refuse a genuine release whose factors are not public, not finite or too large."""
     from federation.adapter import open_release
     from learner.base import load_base
 
     geometry = load_base(session.model()).geometry
-    open_release(release, geometry, max_norm=place.limits.max_adapter_norm)
-
-
-def _crew(session: Session, stack: ExitStack, number: int, home: Path) -> "DeskDevice":
-    """Unlock one device of a desk fleet."""
-    from federation.deploy import DeskDevice
-
-    owner = Session(place=home, passphrase_file=session.passphrase_file)
-    place = membership(owner)
-    keys = stack.enter_context(owner.keys())
-    return DeskDevice(name=f"device{number}", home=owner.home, key=keys.export(), membership=place.folder)
+    open_release(got, geometry, max_norm=place.limits.max_adapter_norm)

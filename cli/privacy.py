@@ -164,7 +164,7 @@ def preview(session: Session, out: Path | None) -> Report:
 
 def next_update(session: Session, store: StoreBase) -> tuple[bytes, dict[str, Any]]:
     """Make the message of the next round and the account of it; nothing is sent or spent."""
-    from cli.fleet import membership
+    from cli.fleet_join import membership
     from federation.preview import account
     from federation.preview import preview as make
     from federation.standard import standard_plan
@@ -208,7 +208,7 @@ def destination(session: Session, purpose: Purpose) -> str:
         return str(policy.origin)
     if purpose != "share":
         return ""
-    from cli.fleet import membership
+    from cli.fleet_join import membership
 
     return membership(session).fleet
 

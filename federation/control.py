@@ -4,7 +4,7 @@ The bundle sent along is a name only: it imports our installed server app, and n
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,13 +64,28 @@ class Control:
     def __init__(self, client: ControlHttpClient) -> None:
         self._client = client
 
-    def register(self, public_key: Path, name: str) -> int:
-        """Admit the SuperNode with this OpenSSH public key file; return its node id."""
-        key = serialization.load_ssh_public_key(public_key.read_bytes())
+    def register(self, public_key: bytes, name: str) -> int:
+        """Admit the SuperNode with this OpenSSH public key and return its node id; the same one when admitted already.
+
+        Raises:
+            UsageError: it is no key on a NIST curve.
+        """
+        key = serialization.load_ssh_public_key(public_key)
         if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise UsageError(f"{public_key.name} is not an EC key")
-        request = RegisterNodeRequest(public_key=public_key_to_bytes(key), name=name)
-        return int(self._client.RegisterNode(request).node_id)
+            raise UsageError("a SuperNode's key is an EC key", code="node_key")
+        raw = public_key_to_bytes(key)
+        try:
+            return int(self._client.RegisterNode(RegisterNodeRequest(public_key=raw, name=name)).node_id)
+        except httpx.HTTPStatusError:  # admitted by an attempt that was cut off, or really refused
+            for node in self._client.ListNodes(ListNodesRequest()).nodes_info:
+                if node.public_key == raw and node.status != "unregistered":
+                    return int(node.node_id)
+            raise
+
+    def registered(self) -> set[int]:
+        """Return the ids of the SuperNodes that may connect."""
+        nodes = self._client.ListNodes(ListNodesRequest()).nodes_info
+        return {int(node.node_id) for node in nodes if node.status != "unregistered"}
 
     def unregister(self, node_id: int) -> None:
         """Shut the SuperNode with this id out."""
@@ -81,9 +96,14 @@ class Control:
         nodes = self._client.ListNodes(ListNodesRequest()).nodes_info
         return {int(node.node_id) for node in nodes if node.status == "online"}
 
-    def start(self, plan: Path) -> int:
-        """Start a run of the server app with the plan in this file; return the run's id."""
-        bundle, _ = build_fab_from_files(dict(BUNDLE))
+    def start(self, plan: Path, files: Mapping[str, bytes] = BUNDLE) -> int:
+        """Start a run of the server app with the plan in this file; return the run's id.
+
+        Args:
+            plan: what the run shall do.
+            files: the bundle that names the server app.
+        """
+        bundle, _ = build_fab_from_files(dict(files))
         fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto({"plan": str(plan)}))
         response = self._client.StartRun(request)

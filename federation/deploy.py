@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation import membership, pki, repository
+from federation import links, membership, pki, repository
 from federation import release as releases
 from federation.control import Control, control
 from federation.plan import Plan, ServerFolder
 from federation.post import Post, request
-from federation.processes import Child, flower, free_ports, healthy, spawn, stop, wait_for
+from federation.processes import Child, free_ports, healthy, spawn, stop, wait_for
 from federation.release import Release
 from federation.state import OPEN, FleetState, Node
 from store.errors import NetworkError
@@ -53,8 +53,12 @@ class FleetResult:
     seconds: dict[str, float]
 
 
-def create_server(folder: Path) -> bytes:
-    """Make a fleet server's keys and certificates in `folder`; return the release key's 32 public bytes.
+def create_server(folder: Path, hosts: Sequence[str] = pki.LOOPBACK) -> bytes:
+    """Make a fleet server's keys, certificates and empty repository in `folder`; return the release key's 32 bytes.
+
+    Args:
+        folder: must be empty or absent.
+        hosts: names and addresses the certificate is good for.
 
     Raises:
         UsageError: there is a server already.
@@ -63,7 +67,7 @@ def create_server(folder: Path) -> bytes:
     server = ServerFolder(folder)
     key = pki.create_signing_key(server.release_key)
     repository.create(server, key)
-    pki.create_authority(folder)
+    pki.create_authority(folder, hosts)
     pki.write_private(server.secret, secrets.token_bytes(pki.SUPEREXEC_SECRET_BYTES))
     return pki.public_bytes(key)
 
@@ -111,43 +115,13 @@ def run_fleet(
 def _superlink(server: ServerFolder) -> Iterator[tuple[str, list[Child], Path]]:
     """Run SuperLink and the executor of its server app; yield address, children and a scratch folder."""
     (port,) = free_ports(1)
-    address = f"127.0.0.1:{port}"
     scratch = Path(tempfile.mkdtemp(prefix="fleet-", dir=server.root))
     children: list[Child] = []
     try:
-        children.append(
-            flower(
-                "superlink",
-                "flower-superlink",
-                {
-                    "ssl-ca-certfile": server.authority,
-                    "ssl-certfile": server.root / "server.crt",
-                    "ssl-keyfile": server.root / "server.key",
-                    "enable-supernode-auth": True,
-                    "isolation": "process",
-                    "superexec-auth-secret-file": server.secret,
-                    "disable-runtime-dependency-installation": True,
-                    "host": "127.0.0.1",
-                    "port": port,
-                    "database": server.database,
-                },
-                scratch,
-            )
-        )
+        children.append(links.superlink(server, port, scratch))
         wait_for(healthy(port, server.authority), children, what="the SuperLink", seconds=START)
-        children.append(
-            flower(
-                "superexec",
-                "flower-superexec",
-                {
-                    "root-certificates": server.authority,
-                    "runtime-api-address": address,
-                    "superexec-auth-secret-file": server.secret,
-                },
-                scratch,
-            )
-        )
-        yield address, children, scratch
+        children.append(links.superexec(server, port, scratch))
+        yield f"127.0.0.1:{port}", children, scratch
     finally:
         stop(children[::-1])
         _keep_logs(scratch, server.logs)
@@ -170,7 +144,17 @@ def _devices(
         _enroll(state, operator, device.name, place)
         secret = scratch / f"{device.name}.secret"
         pki.write_private(secret, secrets.token_bytes(pki.SUPEREXEC_SECRET_BYTES))
-        children.append(_supernode(device.name, place, address, port, server.authority, secret, scratch))
+        children.append(
+            links.supernode(
+                f"node-{device.name}",
+                place,
+                address=address,
+                port=port,
+                authority=server.authority,
+                secret=secret,
+                scratch=scratch,
+            )
+        )
         posts.append(
             Post(
                 home=str(device.home.root),
@@ -191,30 +175,8 @@ def _enroll(state: FleetState, operator: Control, name: str, place: membership.M
     device = pki.public_bytes(place.signing_key()).hex()
     if any(node.device == device for node in state.nodes()):
         return
-    node_id = operator.register(place.node_key.with_suffix(".pub"), name)
+    node_id = operator.register(place.node_key.with_suffix(".pub").read_bytes(), name)
     state.enroll(Node(node_id=node_id, name=name, device=device))
-
-
-def _supernode(
-    name: str,
-    place: membership.Membership,
-    address: str,
-    port: int,
-    authority: Path,
-    secret: Path,
-    scratch: Path,
-) -> Child:
-    """Start one device's SuperNode; its runtime interface is on loopback and asks for the secret."""
-    arguments = {
-        "root-certificates": authority,
-        "superlink": address,
-        "auth-supernode-private-key": place.node_key,
-        "host": "127.0.0.1",
-        "port": port,
-        "isolation": "process",
-        "superexec-auth-secret-file": secret,
-    }
-    return flower(f"node-{name}", "flower-supernode", arguments, scratch)
 
 
 def _follow(

@@ -21,7 +21,7 @@ from federation.update import Expected, privatise
 from learner.base import Geometry
 from learner.lora import LoraWeights
 from store.base import StoreBase
-from store.errors import BudgetExhausted, Locked, ReleaseRejected
+from store.errors import BudgetExhausted, IntegrityError, Locked, ReleaseRejected
 from store.records import Consent, Egress, Example, Purpose, Spend, digest
 
 if TYPE_CHECKING:
@@ -77,7 +77,12 @@ class Device:
         now = time.time()
         self.store.require_whole()
         consent = self._consent()
-        self._check(order, now)
+        if now > order.deadline:
+            raise Declined("late")
+        if (paid := self.store.last(Spend, run=_run(order))) is not None:
+            return self._again(paid, consent)
+        if self.membership.limits.refuses(order.spec):
+            raise Declined("spec")
         release, weights = self._release(order, envelope, data)
         spends = self.store.all(Spend)
         cost = self._price(spends, order, now)
@@ -101,14 +106,14 @@ class Device:
             raise Declined("consent")
         return consent
 
-    def _check(self, order: Order, now: float) -> None:
-        """Refuse what is late, spent or outside this device's limits."""
-        if now > order.deadline:
-            raise Declined("late")
-        if self.store.last(Spend, run=_run(order)) is not None:
-            raise Declined("spent")
-        if self.membership.limits.refuses(order.spec):
-            raise Declined("spec")
+    def _again(self, paid: Spend, consent: Consent) -> bytes:
+        """The very bytes that were paid for: a server that lost the answer may ask again at no further cost."""
+        try:
+            payload = self.store.artefact(paid.payload)
+        except IntegrityError as error:
+            raise Declined("spent") from error
+        self.store.add(self._egress(consent, payload, 0.0))
+        return payload
 
     def _release(self, order: Order, envelope: bytes, data: bytes) -> tuple[Release, LoraWeights]:
         """The verified release the order starts from, and its weights."""
@@ -138,7 +143,7 @@ class Device:
 
     def _record(self, order: Order, consent: Consent, cost: Price, payload: bytes) -> None:
         """Commit spend and egress together, before a byte leaves."""
-        spec, now = order.spec, time.time()
+        spec = order.spec
         spend = Spend(
             run=_run(order),
             unit=spec.unit,
@@ -150,18 +155,25 @@ class Device:
             epsilon=cost.epsilon,
             total=cost.total,
             payload=digest(payload),
-            time=now,
+            time=time.time(),
         )
-        egress = Egress(
+        before = self.store.last(Spend)
+        self.store.put_artefact(payload)
+        self.store.add_all([spend, self._egress(consent, payload, cost.epsilon)])
+        if before is not None:
+            self.store.drop_artefact(before.payload)
+
+    def _egress(self, consent: Consent, payload: bytes, epsilon: float) -> Egress:
+        """The ledger's line for bytes that are about to leave."""
+        return Egress(
             purpose=PURPOSE,
             destination=self.membership.fleet,
             consent=consent.id,
             size=len(payload),
             payload=digest(payload),
-            epsilon=cost.epsilon,
-            time=now,
+            epsilon=epsilon,
+            time=time.time(),
         )
-        self.store.add_all([spend, egress])
 
 
 def _run(order: Order) -> str:

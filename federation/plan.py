@@ -29,6 +29,11 @@ class ServerFolder:
         return self.root / "release.key"
 
     @property
+    def charter(self) -> Path:
+        """The operator's settings."""
+        return self.root / "charter.json"
+
+    @property
     def root_key(self) -> Path:
         """The key that vouches for all other keys of the releases; belongs off the server."""
         return self.root / "root.key"

@@ -59,6 +59,7 @@ def environment(home: Path, door: int = 0) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "TMPDIR": str(home),
         "LANG": "C.UTF-8",
+        "PYTHONPATH": str(Path(__file__).parents[1]),  # a child runs the very code that its parent runs
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
         **({"ALL_PROXY": f"http://127.0.0.1:{door}"} if door else {}),

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation.pki import public_bytes, signed_by
 from federation.spec import RoundSpec
 from store.errors import ReleaseRejected, UsageError
+from store.files import write_atomic
 from store.records import canonical, digest
 
 VERSION = 1
@@ -124,10 +125,8 @@ def save(release: Release, folder: Path) -> Path:
     """Write the release as ``folder/00042.json`` and ``00042.gguf``; the manifest appears last and whole."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{release.manifest.round:05d}"
-    stem.with_suffix(".gguf").write_bytes(release.adapter)
-    draft = stem.with_suffix(".draft")
-    draft.write_bytes(release.envelope)
-    draft.replace(stem.with_suffix(".json"))
+    for suffix, data in ((".gguf", release.adapter), (".json", release.envelope)):
+        write_atomic(stem.with_suffix(suffix), [data])
     return stem.with_suffix(".json")
 
 
@@ -142,6 +141,14 @@ def load(path: Path, *, release_key: bytes, base: str, current: Manifest | None 
             current=current,
         )
     except OSError as error:
+        raise _rejected("missing", f"release {path.stem} cannot be read") from error
+
+
+def peek(path: Path) -> str:
+    """Return the base that an unverified manifest at `path` names; to be verified against."""
+    try:
+        return str(json.loads(path.read_bytes())["manifest"]["base"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _rejected("missing", f"release {path.stem} cannot be read") from error
 
 

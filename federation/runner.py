@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -90,7 +90,7 @@ def _answer(app: ClientApp, client: RuntimeHttpClient) -> None:
 def _task(seat: Seat, token: str) -> Iterator[RuntimeHttpClient]:
     """Hold one task: its token on every request, its heartbeat in the background."""
     client = _client(seat.address, CLIENT_TASK, RuntimeTokenHttpInterceptor(token))
-    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat = HeartbeatSender(lambda: _beat(client))
     heartbeat.start()
     try:
         yield client
@@ -98,6 +98,17 @@ def _task(seat: Seat, token: str) -> Iterator[RuntimeHttpClient]:
         if heartbeat.is_running:
             heartbeat.stop()
         client.close()
+
+
+def _beat(client: RuntimeHttpClient) -> bool:
+    """Say that the task is alive. Flower's own function would interrupt the whole process when a task was given up."""
+    try:
+        client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+    except httpx.TransportError:
+        return False
+    except httpx.HTTPStatusError:
+        log.warning("a task is no longer wanted")
+    return True
 
 
 def _client(address: str, component: str, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:

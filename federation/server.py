@@ -19,6 +19,7 @@ from federation.pki import load_signing_key, public_bytes
 from federation.plan import Plan, ServerFolder
 from federation.probe import Probes
 from federation.protocol import Order
+from federation.publishing import publish, sync
 from federation.release import Manifest, Release
 from federation.shrink import shrink
 from federation.spec import RoundSpec
@@ -135,6 +136,7 @@ class Operator:
     def _start(self) -> Release:
         """The newest release of this fleet, or a signed empty one as round 0."""
         if path := releases.newest(self.folder.releases):
+            sync(self.folder, self.state, self.key)
             return releases.load(path, release_key=public_bytes(self.key), base=self.plan.base)
         data = self._bytes(adapter.empty(self.plan.spec, self.plan.geometry))
         return self._publish(self._manifest(data, 0.0), data)
@@ -194,9 +196,9 @@ class Operator:
         return weights if self.mend is None else self.mend(weights)
 
     def _publish(self, manifest: Manifest, data: bytes) -> Release:
-        """Sign and save."""
+        """Sign, save, and offer to devices."""
         made = releases.sign(manifest, data, self.key)
-        releases.save(made, self.folder.releases)
+        publish(self.folder, self.state, made, self.key)
         return made
 
     def _manifest(self, data: bytes, norm: float) -> Manifest:

@@ -1,5 +1,6 @@
 """The Flower ServerApp: reads the plan from the operator's folder and runs its rounds over the Grid."""
 
+import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -8,6 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from federation import strategy
 from federation.aggregate import Aggregate
+from federation.leash import die_with_parent
 from federation.mend import mender
 from federation.plan import Plan, ServerFolder
 from federation.probe import probe_set
@@ -21,7 +23,8 @@ from store.errors import Locked, NetworkError
 
 
 def main(grid: Grid, context: Context) -> None:
-    """Run the plan whose path the run's config names; its folder holds keys, registry and releases."""
+    """Run the plan whose path the run's config names; its folder holds keys, state and releases."""
+    die_with_parent(os.getppid())  # without its executor a run is lost: the next one repeats the round
     path = Path(str(context.run_config["plan"]))
     folder, plan = ServerFolder(path.parent), Plan.read(path)
     state = folder.state()

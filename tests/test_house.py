@@ -25,6 +25,8 @@ HOMES = {
         "federation/runner.py",
         "federation/simulation.py",
     },
+    "tuf": {"federation/repository.py", "federation/mirror.py", "federation/enrolment.py"},
+    "prometheus_client": {"federation/metrics.py"},
 }
 
 

@@ -12,8 +12,18 @@ ELSEWHERE = {  # needs a trained adapter, a running loop, a fleet or a release: 
     ("learn",),
     ("learner", "stop"),
     ("privacy", "preview"),
+    ("fleet", "up"),
+    ("fleet", "run"),
+    ("fleet", "revoke"),
+    ("fleet", "round", "start"),
+    ("fleet", "release", "show"),
+    ("fleet", "release", "promote"),
+    ("fleet", "release", "withdraw"),
+    ("fleet", "join"),
+    ("fleet", "status"),
     ("fleet", "receive"),
-    ("fleet", "serve"),
+    ("fleet", "preview"),
+    ("fleet", "leave"),
     ("up",),
     ("down",),
     ("open",),
@@ -35,7 +45,7 @@ def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[
         store.add_all([said, forgotten])
         name = store.put_artefact(b"adapter")
         store.add(Adapter(digest=name, slot="personal", base=Session(place=home).model().digest, time=1.0))
-    server, secret = str(tmp_path / "server"), tmp_path / "secret"
+    server, secret = ["--server", str(tmp_path / "server")], tmp_path / "secret"
     secret.write_text("four words are enough\n")
     phrase = ["--backup-passphrase-file", str(secret)]
     made = ready("backup", "create", str(tmp_path / "disk"), *phrase, "--json").data["folder"]
@@ -57,9 +67,13 @@ def busy(ready: Call, home: Path, tmp_path: Path) -> dict[tuple[str, ...], list[
         ("adapter", "show"): [name],
         ("adapter", "use"): [name, "--yes"],
         ("privacy", "plan"): ["--noise", "3"],
-        ("fleet", "create"): [server],
-        ("fleet", "join"): [f"{server}/invitation.json", "--yes"],
-        ("fleet", "leave"): ["--yes"],
+        ("fleet", "init"): [*server, "--quorum", "3"],
+        ("fleet", "enroll"): ["ada", *server],
+        ("fleet", "nodes"): server,
+        ("fleet", "round", "status"): server,
+        ("fleet", "round", "halt"): server,
+        ("fleet", "round", "resume"): server,
+        ("fleet", "release", "list"): server,
         ("gateway", "add-token"): ["editor", "--scope", "chat"],
         ("gateway", "remove-token"): ["editor", "--yes"],
         ("service", "install"): ["--print"],

@@ -112,12 +112,25 @@ def test_a_spec_outside_the_devices_limits_or_off_the_release_is_declined(
     assert ledgers(owner) == ([], [])
 
 
-def test_the_same_order_twice_is_spent_once(fleet: Fleet) -> None:
-    """A replayed order gets a word, not a second update."""
+def test_the_same_order_twice_gets_the_same_bytes_and_is_spent_once(fleet: Fleet) -> None:
+    """A server that died asks again: what was paid for is sent again, noted again, and costs nothing more."""
     owner = fleet.owners[0]
-    assert ask(fleet, owner).payload
-    assert ask(fleet, owner).decline == "spent"
-    assert len(ledgers(owner)[0]) == 1
+    first = ask(fleet, owner)
+    again = ask(fleet, owner, deadline=time.time() + 9)
+    assert again.payload == first.payload
+    assert len(owner.taught) == 1
+    spends, egresses = ledgers(owner)
+    assert [one.epsilon for one in egresses] == [spends[0].epsilon, 0.0]
+    assert len(spends) == 1
+
+
+def test_an_answer_older_than_the_last_is_not_kept(fleet: Fleet) -> None:
+    """Of two rounds only the newer one's bytes stay; a replay of the older order gets a word."""
+    owner = fleet.owners[0]
+    for nonce in ("a" * 32, "b" * 32):
+        assert ask(fleet, owner, nonce=nonce).payload
+    assert ask(fleet, owner, nonce="a" * 32).decline == "spent"
+    assert len(ledgers(owner)[0]) == 2
 
 
 def test_a_late_order_is_declined(fleet: Fleet) -> None:

@@ -6,9 +6,10 @@ from importlib.metadata import entry_points, version
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_files
-from flwr.proto import control_pb2, message_pb2, runtime_pb2
+from flwr.proto import control_pb2, fleet_pb2, message_pb2, node_pb2, runtime_pb2
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import (
@@ -16,6 +17,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.supernode.runtime import run_clientapp
@@ -41,7 +43,8 @@ def test_the_functions_the_runner_calls_take_what_it_gives() -> None:
     assert parameters(run_clientapp.pull_task_input) == ["client"]
     assert parameters(run_clientapp.push_message) == ["client", "message", "context"]
     assert parameters(run_clientapp.push_task_output) == ["client", "context", "sub_status", "details"]
-    assert parameters(make_task_heartbeat_fn_http) == ["client"]
+    assert parameters(HeartbeatSender)[0] == "heartbeat_fn"
+    assert hasattr(RuntimeHttpClient, "SendTaskHeartbeat")
     assert {"start", "stop", "is_running"} <= set(dir(HeartbeatSender))
 
 
@@ -70,6 +73,12 @@ def test_the_interceptors_and_clients_are_built_as_we_build_them() -> None:
         (message_pb2.PullObjectResponse, "object_available"),
         (message_pb2.ConfirmMessageReceivedRequest, "message_object_id"),
         (message_pb2.ObjectTree, "children"),
+        (control_pb2.UnregisterNodeRequest, "node_id"),
+        (control_pb2.StopRunRequest, "run_id"),
+        (node_pb2.NodeInfo, "public_key"),
+        (node_pb2.NodeInfo, "status"),
+        (fleet_pb2.ActivateNodeRequest, "public_key"),
+        (runtime_pb2.SendTaskHeartbeatResponse, "success"),
     ],
 )
 def test_the_messages_have_the_fields_we_use(message: type, field: str) -> None:
@@ -83,6 +92,17 @@ def test_the_grid_lets_its_client_be_asked_directly() -> None:
     assert {"PullMessages", "PullObject", "ConfirmMessageReceived"} <= set(dir(RuntimeHttpClient))
     assert parameters(inflate_object_from_contents)[:2] == ["object_id", "object_contents"]
     assert parameters(iterate_object_tree) == ["tree"]
+
+
+def test_the_words_for_a_nodes_standing_are_those_we_compare_with() -> None:
+    """`Control.online` and `Control.register` go by them."""
+    assert (NodeStatus.ONLINE, NodeStatus.UNREGISTERED) == ("online", "unregistered")
+
+
+def test_a_node_key_is_named_as_the_superlink_names_it() -> None:
+    """Enrolment and the test of strangers sign as a SuperNode does."""
+    assert parameters(public_key_to_bytes) == ["public_key"]
+    assert parameters(sign_message)[:2] == ["private_key", "message"]
 
 
 def test_the_names_on_the_wire_are_what_we_say() -> None:

@@ -19,6 +19,11 @@ LONG = {
     "memory": 20,
     "release": 500,
     "learner": 200,
+    "rounds": 50,
+    "fleet": 16,
+    "strangers": 1000,
+    "adapters": 500,
+    "bundles": 20,
 }
 
 

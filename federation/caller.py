@@ -1,0 +1,125 @@
+"""A device's calls to a fleet server: over TLS, to the pinned authority only, past every proxy setting.
+
+What leaves: a request to join (two public keys, a token, a signature) and requests for public files. Orders and
+answers go through Flower's SuperNode.
+"""
+
+import json
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from federation.enrolment import Link, fingerprint
+from store.errors import CorrigibleError, NetworkError, NotEligible, UsageError
+
+SECONDS = 30.0
+ANCHORS_LIMIT = 1 << 20  # bytes
+EXPIRED, WRONG_HOST = 10, 62  # OpenSSL's verify codes
+
+
+@contextmanager
+def call(url: str, authority: bytes) -> Iterator[httpx.Client]:
+    """Yield a client of the server at `url` that trusts certificates of `authority` (PEM) alone.
+
+    Raises:
+        NetworkError: it does not answer (code ``network``), or its certificate is not good (``certificate_expired``,
+            ``certificate_host``, ``certificate``).
+    """
+    context = ssl.create_default_context(cadata=authority.decode())
+    with _translated(), httpx.Client(base_url=url, verify=context, timeout=SECONDS, trust_env=False) as client:
+        yield client
+
+
+def anchors(link: Link) -> tuple[bytes, bytes]:
+    """Return authority and root of the fleet behind a link, believed because the link pins their hash.
+
+    Raises:
+        NetworkError: it does not answer, or answers with other anchors (code ``fingerprint``).
+    """
+    unchecked = ssl.create_default_context()
+    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+    with _translated(), httpx.Client(verify=unchecked, timeout=SECONDS, trust_env=False) as client:
+        data = _get(client, f"{link.url}/fleet/anchors", ANCHORS_LIMIT)
+    try:
+        value = json.loads(data)
+        authority, root = value["authority"].encode(), value["root"].encode()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        authority, root = b"", b""
+    if fingerprint(authority, root) != link.fingerprint:
+        raise NetworkError(
+            "This is not the server the invitation is for.",
+            hint="Somebody may be in between. Ask the operator.",
+            code="fingerprint",
+        )
+    return authority, root
+
+
+def terms(client: httpx.Client, limit: int) -> bytes:
+    """Return the fleet's signed terms as they travel, at most `limit` bytes."""
+    with _translated():
+        return _get(client, "/fleet/terms", limit)
+
+
+def send(client: httpx.Client, request: bytes) -> str:
+    """Send a request to join; return the name the operator gave this device.
+
+    Raises:
+        NotEligible: the invitation is not valid. UsageError: the request was refused. NetworkError: no answer.
+    """
+    with _translated():
+        answer = client.post("/fleet/join", content=request)
+    if answer.status_code == 200:
+        return str(answer.json()["name"])
+    word = _word(answer)
+    if answer.status_code == 403:
+        raise NotEligible("The invitation is not valid.", hint="Ask the operator for a new link.", code=word)
+    if answer.status_code in (400, 413):
+        raise UsageError("The server refused the request to join.", hint="Join again.", code=word)
+    raise NetworkError("The server cannot enroll devices now.", hint="Try again later.", code=word)
+
+
+def _get(client: httpx.Client, url: str, limit: int) -> bytes:
+    """A small public document."""
+    data = bytearray()
+    with client.stream("GET", url) as answer:
+        answer.raise_for_status()
+        for chunk in answer.iter_bytes():
+            data += chunk
+            if len(data) > limit:
+                raise NetworkError("The server's answer is too long.", code="size")
+    return bytes(data)
+
+
+def _word(answer: httpx.Response) -> str:
+    """The server's word for a refusal; one of ours, whatever it sent."""
+    try:
+        word = answer.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        return "refused"
+    return word if isinstance(word, str) and word.isidentifier() and len(word) < 40 else "refused"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what the client raises into our errors."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise _network(error) from error
+
+
+def _network(error: BaseException) -> CorrigibleError:
+    """What a failed call means to a person."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return NetworkError("The fleet's server does not answer.", hint="Check the address and the network.")
+    codes = {
+        EXPIRED: ("has expired", "certificate_expired"),
+        WRONG_HOST: ("is for another address", "certificate_host"),
+    }
+    words, code = codes.get(cause.verify_code, ("is not signed by the fleet's authority", "certificate"))
+    return NetworkError(f"The server's certificate {words}.", hint="Ask the operator; nothing was sent.", code=code)
