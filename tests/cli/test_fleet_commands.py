@@ -168,3 +168,59 @@ def test_the_operators_word_on_rounds_is_kept_and_logged(ready: Call, server: Se
     assert ready("fleet", "status", *there).data["server"]["audit"]["whole"] is True
 
 
+def test_releases_are_widened_and_withdrawn(ready: Call, server: ServerFolder) -> None:
+    """A share only grows; what is withdrawn is replaced by the release before it, as the newest of the line."""
+    empty_release(server)
+    next_release(server)
+    next_release(server)
+    there = ("--server", str(server.root), "--json")
+    listed = ready("fleet", "release", "list", *there).data["releases"]
+    assert [one["round"] for one in listed] == [0, 1, 2]
+    assert ready("fleet", "release", "promote", "2", "--percent", "50", *there).error["code"] == "rollout"
+    shown = ready("fleet", "release", "show", listed[2]["id"], *there)
+    assert shown.keys("fleet", "release", "show")
+    assert shown.data["manifest"]["parent"] == listed[1]["id"]
+    assert ready("fleet", "release", "withdraw", "1", *there).code == 2
+    gone = ready("fleet", "release", "withdraw", "1", "--yes", *there).data
+    assert (gone["withdrawn"], gone["round"]) == ([1, 2], 3)
+    assert ready("fleet", "release", "withdraw", "2", "--yes", *there).error["code"] == "withdrawn"
+    statuses = [one["status"] for one in ready("fleet", "release", "list", *there).data["releases"]]
+    assert statuses == ["promoted", "withdrawn", "withdrawn", "promoted"]
+    next_release(server)
+    assert [row.number for row in server.state().releases()] == [0, 1, 2, 3, 4]
+
+
+def test_without_a_server_the_operators_commands_say_so(ready: Call, tmp_path: Path) -> None:
+    """Exit 10, with what to do."""
+    for words in (("up",), ("nodes",), ("enroll", "x"), ("round", "halt"), ("release", "list"), ("status",)):
+        assert ready("fleet", *words, "--server", str(tmp_path / "none"), "--json").code == 10
+
+
+def test_taking_part_needs_a_fleet(ready: Call) -> None:
+    """Exit 15 for a device in no fleet."""
+    assert ready("fleet", "run", "--json").code == 15
+    assert ready("fleet", "receive", "--json").code == 15
+    assert ready("fleet", "preview", "--json").code == 15
+
+
+def _but_the_noise(account: dict[str, Any]) -> dict[str, Any]:
+    """An account without what fresh noise makes different each time: the bytes and the extremes of the numbers."""
+    lines = [re.sub(r"from -\d+ to \d+, in", "from LOW to HIGH, in", line) for line in account["account"]]
+    assert sum("from LOW to HIGH" in line for line in lines) == 1
+    return {**account, "account": lines, "digest": "", "begins_with": ""}
+
+
+@pytest.mark.slow
+def test_the_preview_is_the_size_of_every_message(joined: Call, home: Path, tmp_path: Path) -> None:
+    """The exact bytes can be looked at; nothing is spent. The page gets the same account from a process apart."""
+    out = tmp_path / "message.bin"
+    result = joined("fleet", "preview", "--out", str(out), "--json")
+    data = result.data
+    assert out.stat().st_size == data["bytes"]
+    assert digest(out.read_bytes()) == data["digest"]
+    assert (data["unit"], data["delta"]) == ("correction", 1e-6)
+    session = Session(place=home)
+    with session.unlocked() as (_, keys):
+        account = preview_in_child(session, keys)
+    assert _but_the_noise(account) == _but_the_noise(data)
+    assert joined("privacy", "status", "--json").data["budget"]["runs"] == 0
