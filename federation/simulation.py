@@ -77,7 +77,7 @@ class _Link:
         self.node_seconds = 0.0
         self._objects: dict[str, bytes] = {}
         self._users: Counter[str] = Counter()  # of each object
-        self._asked: dict[str, tuple[ProtoMessage, tuple[str, ...]]] = {}
+        self._asked: dict[str, tuple[int, tuple[str, ...]]] = {}  # order -> node, names of the order's objects
 
     def GetNodes(self, _request: object) -> GetNodesResponse:
         """All nodes are online."""
@@ -88,7 +88,7 @@ class _Link:
         missing: dict[str, None] = {}
         for message, tree in zip(request.messages_list, request.message_object_trees, strict=True):
             names = tuple(node.object_id for node in iterate_object_tree(tree))
-            self._asked[message.metadata.message_id] = (message, names)
+            self._asked[message.metadata.message_id] = (message.metadata.dst_node_id, names)
             self._users.update(names)
             missing |= dict.fromkeys(name for name in names if name not in self._objects)
         ids = [message.metadata.message_id for message in request.messages_list]
@@ -125,11 +125,11 @@ class _Link:
     def _answer(self, name: str) -> Raw | None:
         """What the node of one order says; its objects wait to be pulled."""
         begun = time.thread_time()
-        proto, names = self._asked.pop(name)
+        node, names = self._asked.pop(name)
         order = inflate_object_from_contents(name, self._objects, keep_object_contents=True)
         order.metadata.__dict__["_message_id"] = name
         self._done(names)
-        reply = self._answers[proto.metadata.dst_node_id](order)
+        reply = self._answers[node](order)
         raw = on_the_wire(reply) if isinstance(reply, Message) else reply
         if raw is not None:
             self._objects.update(raw.contents)

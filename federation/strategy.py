@@ -9,17 +9,18 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from federation.aggregate import Aggregate
-from federation.intake import BATCH, OVERHEAD, Intake
-from federation.protocol import Order, check_reply, parse_reply, sign_order
+from federation.intake import BATCH, Answer, Intake
+from federation.protocol import Order, check_reply, sign_order
 from federation.release import Release
 from federation.spec import Pace
 from federation.tally import Tally
@@ -71,12 +72,11 @@ def collect(
     Returns: the counts, when all answered, the deadline has passed or the round was halted.
     """
     begun, tally = time.monotonic(), Tally(asked=len(nodes))
-    orders = {node: replace(order, nonce=nonce(secret, device), device=device) for node, device in nodes.items()}
-    desk = _Desk(grid, release, key, pace, Intake(grid, expected.size + OVERHEAD))
-    desk.send([_Ask(node, each) for node, each in orders.items()])
-    for message, asked in desk.replies(begun + pace.deadline, halted):
+    desk = _Desk(grid, nodes, order, secret, release, key, pace, Intake(grid, expected.size))
+    desk.send(list(nodes))
+    for answer, asked in desk.replies(begun + pace.deadline, halted):
         try:
-            tally.bytes_in += _admit(message, asked, expected, aggregate, tally)
+            tally.bytes_in += _admit(answer, asked, expected, aggregate, tally)
         except UpdateRefused as refusal:
             tally.rejected[refusal.reason] += 1
     tally.seconds = time.monotonic() - begun
@@ -89,100 +89,92 @@ def nonce(secret: bytes, device: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    """One order to one node, and how often it was sent before."""
-
-    node: int
-    order: Order
-    earlier: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class _Lost:
-    """An order whose node was lost: since when (monotonic seconds), and what Flower said."""
+    """A node that was lost: since when (monotonic seconds), and what Flower said."""
 
-    ask: _Ask
     since: float
-    message: Message
+    error: Error
 
 
 class _Desk:
-    """What is asked and not yet answered in one round."""
+    """What is asked and not yet answered in one round: of each node no more than Flower's name for our message."""
 
-    def __init__(self, grid: Grid, release: Release, key: Ed25519PrivateKey, pace: Pace, intake: Intake) -> None:
-        self._grid, self._key, self._pace, self._intake = grid, key, pace, intake
+    def __init__(
+        self, grid: Grid, nodes: Mapping[int, str], order: Order, secret: bytes, release: Release,
+        key: Ed25519PrivateKey, pace: Pace, intake: Intake,
+    ) -> None:  # fmt: skip
+        self._grid, self._nodes, self._order, self._secret = grid, nodes, order, secret
+        self._key, self._pace, self._intake = key, pace, intake
         self._release = ConfigRecord({"envelope": release.envelope, "adapter": release.adapter})
-        self._pending: dict[str, _Ask] = {}  # Flower's id of our message -> what it asked
-        self._lost: dict[int, _Lost] = {}  # node -> what to ask again once it is back
+        self._pending: dict[str, int] = {}  # Flower's id of our message -> the node it asks
+        self._lost: dict[int, _Lost] = {}  # node -> to be asked again once it is back
+        self._again: Counter[int] = Counter()  # how often a node was asked again
 
-    def send(self, asks: Sequence[_Ask]) -> None:
+    def send(self, nodes: Sequence[int]) -> None:
         """Push orders, a batch at a time; those that Flower does not take count as missing."""
-        for start in range(0, len(asks), BATCH):
-            batch = asks[start : start + BATCH]
-            names = self._grid.push_messages([self._message(ask) for ask in batch])
-            self._pending.update({name: ask for name, ask in zip(names, batch, strict=False) if name})
+        for start in range(0, len(nodes), BATCH):
+            batch = nodes[start : start + BATCH]
+            names = self._grid.push_messages([self._message(node) for node in batch])
+            self._pending.update({name: node for name, node in zip(names, batch, strict=False) if name})
 
-    def replies(self, end: float, halted: Callable[[], bool]) -> Iterator[tuple[Message | None, Order]]:
-        """Yield replies as they come, attributed by our own map of message ids; None for one that cannot be read.
+    def replies(self, end: float, halted: Callable[[], bool]) -> Iterator[tuple[Answer, Order]]:
+        """Yield answers as they come with the order each is to, attributed by our own map of message ids.
 
         A node that Flower reports lost is asked again when it is back: the very same order, so at no cost to it.
         """
         wait = self._pace.poll
         while (self._pending or self._lost) and time.monotonic() < end and not halted():
             wait = min(wait * SLOWER, self._pace.poll * SLOWEST)
-            for name, message in self._intake.look(list(self._pending)):
-                wait, ask = self._pace.poll, self._pending.pop(name)
-                if message is not None and _node_lost(message) and ask.earlier < RETRIES:
-                    again = replace(ask, earlier=ask.earlier + 1)
-                    self._lost[ask.node] = _Lost(again, time.monotonic(), message)
+            for name, answer in self._intake.look(list(self._pending)):
+                wait, node = self._pace.poll, self._pending.pop(name)
+                if isinstance(answer, Error) and answer.code in NODE_LOST and self._again[node] < RETRIES:
+                    self._lost[node] = _Lost(time.monotonic(), answer)
                 else:
-                    yield message, ask.order
+                    yield answer, self._to(node)
             yield from self._ask_again()
             if self._pending or self._lost:
                 time.sleep(wait)
 
-    def _ask_again(self) -> Iterator[tuple[Message, Order]]:
+    def _ask_again(self) -> Iterator[tuple[Answer, Order]]:
         """Send to nodes that are back; yield what Flower said of those that have been away for too long."""
         if not self._lost:
             return
-        online = set(self._grid.get_node_ids())
-        self.send([self._lost.pop(node).ask for node in online & set(self._lost)])
+        back = set(self._grid.get_node_ids()) & set(self._lost)
+        self._again.update(back)
+        self.send(sorted(back))
+        self._lost = {node: lost for node, lost in self._lost.items() if node not in back}
         for node, lost in list(self._lost.items()):
             if time.monotonic() - lost.since > AWAY:
                 del self._lost[node]
-                yield lost.message, lost.ask.order
+                yield lost.error, self._to(node)
 
-    def _message(self, ask: _Ask) -> Message:
+    def _to(self, node: int) -> Order:
+        """The order to one node; the same whenever it is made."""
+        device = self._nodes[node]
+        return replace(self._order, nonce=nonce(self._secret, device), device=device)
+
+    def _message(self, node: int) -> Message:
         """The order as Flower carries it."""
-        signed = sign_order(ask.order, self._key)
+        signed = sign_order(self._to(node), self._key)
         order = ConfigRecord({"body": signed.body, "signature": signed.signature})
         content = RecordDict({"order": order, "release": self._release})
-        return Message(content, ask.node, "train", ttl=self._pace.deadline + 60.0, group_id=str(ask.order.round))
+        return Message(content, node, "train", ttl=self._pace.deadline + 60.0, group_id=str(self._order.round))
 
 
-def _node_lost(message: Message) -> bool:
-    """Whether Flower, not the device, says that nobody will answer."""
-    return bool(message.has_error()) and message.error.code in NODE_LOST
-
-
-def _admit(message: Message | None, order: Order, expected: Expected, aggregate: Aggregate, tally: Tally) -> int:
-    """Check one reply and add it; return the size of its payload.
+def _admit(answer: Answer, order: Order, expected: Expected, aggregate: Aggregate, tally: Tally) -> int:
+    """Check one answer and add it; return the size of its payload.
 
     Raises:
         UpdateRefused: with the reason, whatever is wrong.
     """
-    if message is None:
-        raise UpdateRefused("unreadable")
-    if message.has_error():
+    if isinstance(answer, UpdateRefused):
+        raise answer
+    if isinstance(answer, Error):
         raise UpdateRefused("error")
-    content = message.content
-    if set(content) != {"reply"} or not isinstance(content["reply"], ConfigRecord):
-        raise UpdateRefused("format")
-    reply = parse_reply(dict(content["reply"]), expected.size)
-    check_reply(reply, order)
-    if reply.decline:
-        tally.declined[reply.decline] += 1
+    check_reply(answer, order)
+    if answer.decline:
+        tally.declined[answer.decline] += 1
         return 0
-    aggregate.add(decode(reply.payload, expected))
+    aggregate.add(decode(answer.payload, expected))
     tally.accepted += 1
-    return len(reply.payload)
+    return len(answer.payload)

@@ -5,6 +5,7 @@ The length depends on the public spec and model alone. No loss, no counts, no te
 in `learner.private`; signatures are the protocol's business.
 """
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ MECHANISM: Final = (
     "alpha", "seed_a", "layers", "max_tokens",
 )  # fmt: skip
 HEADER: Final = struct.Struct("<4sBBHII32s32s32s")  # magic, version, bits, 0, round, count, base, release, spec
+
+BLOCK: Final = 1 << 16  # coordinates squared at once: their float32 copy stays in the cache
 
 Levels = NDArray[np.signedinteger[Any]]
 Layout = tuple[tuple[str, int, int], ...]  # (name of the linear, outputs, rank) in canonical order
@@ -83,8 +86,10 @@ class PrivateUpdate:
 
     @property
     def norm(self) -> float:
-        """L2 norm of the change it stands for."""
-        return self.expected.spec.quantum * float(np.linalg.norm(self.levels.astype(np.float64)))
+        """L2 norm of the change it stands for, to six digits."""
+        blocks = (self.levels[start : start + BLOCK] for start in range(0, len(self.levels), BLOCK))
+        squares = (float(block @ block) for block in (each.astype(np.float32) for each in blocks))
+        return self.expected.spec.quantum * math.sqrt(sum(squares))
 
     def values(self) -> NDArray[np.float32]:
         """Return the change it stands for, float32 [count]."""

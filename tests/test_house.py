@@ -19,6 +19,7 @@ HOMES = {
     "flwr": {
         "federation/client_app.py",
         "federation/control.py",
+        "federation/envelope.py",
         "federation/intake.py",
         "federation/server_app.py",
         "federation/strategy.py",

@@ -1,7 +1,8 @@
 """``python -m bench.fleet PART [NUMBER]``: memory, throughput, bytes, devices, malformed or all of them.
 
-Every part prints one JSON line. Memory is the highest resident size of a process of its own, the link with all orders
-included; throughput counts CPU seconds of the server's side alone, ours and FedAvg in turn in one process.
+Every part prints one JSON line. Memory is the highest resident size of a process that holds one round while the link
+and the devices are in another, as in a deployment; throughput counts CPU seconds of the server's side alone, ours and
+FedAvg in turn in one process.
 """
 
 import json
@@ -19,10 +20,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 
-from bench.fleet.crowd import MEGABYTE, crowd, frame, hold
+from bench.fleet.apart import apart
+from bench.fleet.crowd import MEGABYTE, crowd, frame, hold, keys
 from bench.fleet.plain import fedavg_round
 from federation.aggregate import RULES, Rule
 from federation.protocol import reply_fields, sign_reply
+from federation.simulation import LoopGrid
 
 LAYERS, WIDE, KEYS, INNER, RANK = 30, 576, 192, 1536, 8  # a Llama of 135 M parameters
 
@@ -42,7 +45,8 @@ def one(what: str, replies: int) -> None:
         fedavg_round(replies, MEGABYTE // 4)
     elif what != "nothing":
         of = frame(MEGABYTE)
-        tally, _, _ = hold(of, crowd(of, replies), what)  # type: ignore[arg-type]
+        with apart(lambda: crowd(of, replies)) as (grid, nodes):
+            tally = hold(of, grid, nodes, what)  # type: ignore[arg-type]
         if tally.accepted != replies:
             raise RuntimeError(f"{tally.accepted} of {replies} accepted, {tally.rejected}")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -68,18 +72,24 @@ def rules(replies: int) -> dict[str, object]:
 
 def throughput(replies: int) -> dict[str, object]:
     """Replies per CPU second of the server, ours and FedAvg in turn."""
-    ours: dict[Rule | str, list[float]] = {rule: [] for rule in RULES} | {"fedavg 1 MB": [], "fedavg 1M floats": []}
+    peers = {
+        "fedavg, same bytes": MEGABYTE // 4,
+        "fedavg, same coordinates": MEGABYTE,
+        "fedavg, full LoRA": 2 * MEGABYTE,
+    }
+    ours: dict[Rule | str, list[float]] = {name: [] for name in (*RULES, *peers)}
     of = frame(MEGABYTE)
     devices = crowd(of, replies)
     for _ in range(3):
         for rule in RULES:
             begun = time.process_time()
-            _, _, grid = hold(of, devices, rule)
+            grid = LoopGrid(devices)
+            hold(of, grid, keys(devices), rule)
             ours[rule].append(replies / (time.process_time() - begun - grid.node_seconds))
-        ours["fedavg 1 MB"].append(replies / fedavg_round(replies, MEGABYTE // 4))
-        ours["fedavg 1M floats"].append(replies / fedavg_round(replies, MEGABYTE))
+        for name, floats in peers.items():
+            ours[name].append(replies / fedavg_round(replies, floats))
     found = {name: round(median(values)) for name, values in ours.items()}
-    ratios = {name: round(found["mean"] / found[name], 2) for name in ("fedavg 1 MB", "fedavg 1M floats")}
+    ratios = {name: round(found["mean"] / found[name], 2) for name in peers}
     return {"replies": replies, "replies_per_cpu_second": found, "mean_over": ratios}
 
 
@@ -116,7 +126,8 @@ def devices(count: int) -> dict[str, object]:
     walls, cpu = [], []
     for _ in range(3):
         begun, used = time.monotonic(), time.process_time()
-        tally, _, grid = hold(of, everyone)
+        grid = LoopGrid(everyone)
+        tally = hold(of, grid, keys(everyone))
         if tally.accepted != count:
             raise RuntimeError(f"{tally.accepted} of {count} accepted")
         walls.append(time.monotonic() - begun)

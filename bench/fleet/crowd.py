@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from federation import strategy
-from federation.aggregate import Aggregate, Rule, aggregate
+from federation.aggregate import Rule, aggregate
 from federation.pki import public_bytes
 from federation.protocol import Order, SignedOrder, open_order, reply_fields, sign_reply
 from federation.release import Manifest, Release, fleet_identity, sign
@@ -99,12 +99,16 @@ def crowd(of: Frame, devices: int) -> dict[int, VirtualDevice]:
     return {node: VirtualDevice(of, payloads) for node in range(1, devices + 1)}
 
 
-def hold(of: Frame, devices: Mapping[int, VirtualDevice], rule: Rule = "mean") -> tuple[Tally, Aggregate, LoopGrid]:
-    """Hold the round; return what came of it."""
+def hold(of: Frame, grid: LoopGrid, nodes: Mapping[int, str], rule: Rule = "mean") -> Tally:
+    """Hold the round with these nodes (node id -> device key) to its result; return the counts."""
     into = aggregate(of.expected, rule, scratch=Path(tempfile.gettempdir()))
-    grid = LoopGrid(devices)
     pace = Pace(deadline=3600.0, poll=0.001)
-    nodes = {node: each.device for node, each in devices.items()}
     tally = strategy.collect(grid, nodes, of.order, b"s" * 32, of.release, of.expected, of.key, pace, into)
     into.result()
-    return tally, into, grid
+    into.close()
+    return tally
+
+
+def keys(devices: Mapping[int, VirtualDevice]) -> dict[int, str]:
+    """Node id -> device key."""
+    return {node: each.device for node, each in devices.items()}

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.inflatable.inflatable_object import add_header_to_object_body
+from flwr.supercore.constant import HEAD_BODY_DIVIDER
+from flwr.supercore.inflatable.inflatable_object import add_header_to_object_body, get_object_id
 
 from federation.protocol import Order, reply_fields, sign_reply
 from federation.simulation import Raw, on_the_wire
@@ -126,20 +128,41 @@ def another_time(me: Hostile, message: Message) -> Message:
 
 
 def cut_up(me: Hostile, message: Message) -> Raw:
-    """A reply by the wrong key, damaged on the wire: damage outside the signed fields alone may go unseen."""
-    raw = on_the_wire(signed(message, payload(message), me.other))
+    """A good reply, one of its objects damaged on the wire."""
+    raw = on_the_wire(me.sign(message, payload(message)))
     victim = me.dice.choice(list(raw.contents))
     data = bytearray(raw.contents[victim])
-    harm = me.dice.randrange(4)
+    harm = me.dice.randrange(5)
     if harm == 0:
         data = data[: me.dice.randrange(len(data))]
     elif harm == 1:
         data = bytearray(me.dice.randbytes(len(data)))
     elif harm == 2:
         data = bytearray(add_header_to_object_body(b"\xff" * 50, ConfigRecord()))
+    elif harm == 3:
+        data[me.dice.randrange(len(data))] ^= 1 << me.dice.randrange(8)
     else:
         data[-1] ^= 1
     return replace(raw, contents={**raw.contents, victim: bytes(data)})
+
+
+def said_twice(me: Hostile, message: Message) -> Raw:
+    """A good reply whose record holds something more that the parser skips, every object under its right name."""
+    raw = on_the_wire(me.sign(message, payload(message)))
+    (record, data), (names, listing), (_top, head) = raw.contents.items()
+    body = data.partition(HEAD_BODY_DIVIDER)[2]
+    more = me.dice.choice([b"\x7a\x03abc", body[: 2 + body[1]]])  # an unknown field; the first field once more
+    data = add_header_to_object_body(me.dice.choice([body + more, more + body]), ConfigRecord())
+    listing = listing.replace(record.encode(), get_object_id(data).encode())
+    head = head.replace(names.encode(), get_object_id(listing).encode())
+    contents = {get_object_id(each): each for each in (data, listing, head)}
+    tree = None
+    for name in contents:
+        tree = ObjectTree(object_id=name, children=[tree] if tree else [])
+    answer = ProtoMessage()
+    answer.CopyFrom(raw.message)
+    answer.metadata.message_id = get_object_id(head)
+    return Raw(tree, contents, answer)
 
 
 def swarm(_me: Hostile, message: Message) -> Raw:
@@ -204,6 +227,7 @@ ATTACKS: Mapping[str, tuple[Attack, set[str]]] = {
         {"norm"},
     ),
     "damaged objects": (cut_up, {"unreadable", "format", "signature", "size"}),
+    "more than is signed": (said_twice, FORMAT),
     "a swarm of objects": (swarm, UNREAD),
     "a part of itself": (itself, {"unreadable", "signature"}),
     "Flower's error": (lambda _, m: error_reply(m), {"error"}),

@@ -1,5 +1,6 @@
 """A PostgreSQL server started by the tests from Debian's package, on a socket in a folder of its own."""
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 USER = "postgres"  # initdb refuses to run as root, so as root the package's own user runs it
 _numbers = itertools.count()
@@ -51,13 +54,26 @@ class Postgres:
             shutil.rmtree(root, ignore_errors=True)
 
     def start(self) -> None:
-        """Start it on its socket alone."""
+        """Start it on its socket alone; after a kill, once the kernel has let go of what it held."""
+        while not self._started():
+            time.sleep(0.2)
+
+    def _started(self) -> bool:
+        """Try to start it."""
         data, socket = ["-D", self._root / "data"], ["-k", self._root, "-c", "listen_addresses=", "-F"]
         command = [self._binaries / "postgres", *data, *socket]
         with (self._root / "log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self._root, stdout=log, stderr=log, **_user())
         while self._run("pg_isready", "--host", self._root) and self._process.poll() is None:
             time.sleep(0.05)
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """kill -9 the server and everything it started."""
+        for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        self._process.wait()
 
     def stop(self) -> None:
         """Take it down at once, as if the power failed."""

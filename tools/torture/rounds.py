@@ -1,9 +1,11 @@
-"""kill -9 of a fleet's server app and its devices in and between rounds: nothing lost, unsigned or spent twice.
+"""kill -9 of a fleet's server app with its devices, or of its database, in and between rounds.
 
-The real server app, strategy, state, releases and device code over encrypted stores; Flower's wire is an in-process
-Grid, so that a round takes a second. `fleet` does the same to real processes.
+Nothing may be lost, unsigned or spent twice. The real server app, strategy, state, releases and device code over
+encrypted stores; Flower's wire is an in-process Grid, so that a round takes a second. The state is in PostgreSQL where
+that is installed, every third kill then hits the database; else in SQLite. `fleet` kills real processes one by one.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -23,6 +25,7 @@ from federation.mirror import Mirror, chosen, from_folder
 from federation.plan import ServerFolder
 from federation.server import Operator
 from federation.server_app import collector
+from federation.simulation import LoopGrid
 from federation.state import OPEN, Node
 from learner.lora import LoraWeights
 from store.keys import unlock
@@ -30,7 +33,8 @@ from store.paths import Home
 from store.protectors import KeyFile
 from store.records import Consent, Egress, Example, Spend
 from store.store import Store
-from tests.federation.desk import BASE, GEOMETRY, LoopGrid, add_correction, make_delta, make_fleet
+from tests.federation.desk import BASE, GEOMETRY, add_correction, make_delta, make_fleet
+from tests.federation.postgres import Postgres
 from tools.torture.common import Outcome, in_child
 
 DEVICES = 3
@@ -39,19 +43,33 @@ CALM = "calm"  # what a child acknowledges when its rounds are done
 
 def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
     """Kill a fleet `cycles` times at random moments, each time let it go on, and look at everything."""
-    outcome, random_ = Outcome("rounds"), random.Random(seed)
-    plan, server, homes = _fleet(folder)
+    with contextlib.ExitStack() as stack:
+        database = None if Postgres.missing() else stack.enter_context(Postgres.running())
+        return _run(folder, cycles, random.Random(seed), database)
+
+
+def _run(folder: Path, cycles: int, random_: random.Random, database: Postgres | None) -> Outcome:
+    """`run`, with a database server or none."""
+    outcome = Outcome("rounds")
+    plan, server, homes = _fleet(folder, database)
     began = time.monotonic()
     _let_finish(lambda out: _rounds(server, homes, plan, out))
     span = time.monotonic() - began  # of two undisturbed rounds: kills fall anywhere in it
     for cycle in range(cycles):
         child, descriptor = in_child(lambda out: _rounds(server, homes, plan, out))
         time.sleep(random_.uniform(0, span))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        if database is not None and cycle % 3 == 2:
+            outcome.add("kills of the database")
+            database.kill()
+            os.waitpid(child, 0)  # ends by itself: it cannot go on without its state
+            database.start()
+        else:
+            outcome.add("kills of server and devices")
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         os.close(descriptor)
         repeated = server.state().unfinished() is not None
-        outcome.add("kills in a round", float(repeated))
+        outcome.add("of all in a round", float(repeated))
         if not _let_finish(lambda out: _rounds(server, homes, plan, out)):
             outcome.bad.append(f"cycle {cycle}: the next round did not end")
         outcome.bad += [f"cycle {cycle}: {word}" for word in _wrong(server, homes)]
@@ -63,9 +81,11 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
     return outcome
 
 
-def _fleet(folder: Path) -> tuple[object, ServerFolder, list[Path]]:
+def _fleet(folder: Path, database: Postgres | None) -> tuple[object, ServerFolder, list[Path]]:
     """A server and devices with encrypted stores."""
     made = make_fleet(folder / "fleet", 0)
+    if database is not None:
+        (made.folder.root / "state.url").write_text(database.new_database())
     state, homes = made.folder.state(), []
     for number in range(DEVICES):
         home = Home.at(folder / f"device{number}").create()
