@@ -248,7 +248,7 @@ def server_status(session: Session, server: Path | None) -> tuple[dict[str, Any]
         "rounds": len(view.rounds),
         "last_round": last,
         "release": newest.round if newest else None,
-        "epsilon_total": newest.epsilon_total if newest else 0.0,
+        "epsilon_total": view.epsilon_total,
         "delta": view.delta,
         "unit": view.unit,
         "rejects": view.rejects,
@@ -257,11 +257,10 @@ def server_status(session: Session, server: Path | None) -> tuple[dict[str, Any]
     rows = {
         "serving": f"fleet {short(view.fleet)}, " + (f"up, {len(here)} online" if here is not None else "not running"),
         "devices": f"{view.enrolled} enrolled, {view.revoked} revoked",
-        "rounds": f"{len(view.rounds)}" + (", halted" if view.halted else ""),
+        "rounds": f"{len(view.rounds)}, epsilon {view.epsilon_total:.2f} per {view.unit}, released or not"
+        + (", halted" if view.halted else ""),
         "last round": f"{last['round']}: {last['verdict']}, {when(last['begun'])}" if last else "none yet",
-        "release": f"round {newest.round}, epsilon {newest.epsilon_total:.2f} per {view.unit} so far"
-        if newest
-        else "none",
+        "release": f"round {newest.round}, epsilon {newest.epsilon_total:.2f} when it was made" if newest else "none",
         "audit log": f"{view.audit} entries, {'whole' if view.audit_whole else 'CHANGED'}",
     }
     return data, rows

@@ -54,6 +54,11 @@ def price(spends: Iterable[Spend], spec: RoundSpec, limits: Limits, now: float) 
     return Price(with_run([]), with_run(earlier))
 
 
+def together(specs: Iterable[RoundSpec], delta: float) -> float:
+    """Return epsilon, at `delta`, of a unit that took part in a round of each of these specs."""
+    return epsilon([MechanismRun(each.noise_multiplier, each.sampling_rate, each.steps) for each in specs], delta)
+
+
 def eligible(
     examples: Iterable[Example], spends: Sequence[Spend], limits: Limits, now: float | None = None
 ) -> list[Example]:

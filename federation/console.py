@@ -130,6 +130,7 @@ def _facts(view: Overview) -> str:
         "devices": f"{view.enrolled} enrolled, {view.revoked} revoked",
         "rounds": f"{len(view.rounds)}" + (" (halted)" if view.halted else ""),
         "newest release": f"round {view.releases[-1].round}" if view.releases else "none",
+        f"epsilon per {view.unit}": f"{view.epsilon_total:.2f}",
         "audit log": log,
     }
     return (

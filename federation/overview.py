@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from federation import release as releases
+from federation.budget import together
 from federation.charter import Charter
 from federation.control import control
 from federation.pki import load_signing_key, public_bytes
@@ -12,6 +13,7 @@ from federation.plan import Plan, ServerFolder
 from federation.processes import healthy
 from federation.release import Manifest, fleet_identity
 from federation.server import HALTED
+from federation.spec import RoundSpec
 from federation.state import FleetState, Node, ReleaseRow
 from store.errors import IntegrityError, UsageError
 
@@ -39,6 +41,7 @@ class Overview:
     base: str
     delta: float
     unit: str
+    epsilon_total: float  # of all rounds that were asked for, released or not
     halted: bool
     enrolled: int
     revoked: int
@@ -71,6 +74,7 @@ def overview(folder: ServerFolder, state: FleetState) -> Overview:
         base=plan.base,
         delta=plan.delta,
         unit=plan.spec.unit,
+        epsilon_total=together([RoundSpec.parse(report["spec"]) for report in reports], plan.delta),
         halted=bool(state.get(HALTED)),
         enrolled=sum(not node.revoked for node in nodes),
         revoked=sum(node.revoked for node in nodes),

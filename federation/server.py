@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation import adapter
 from federation import release as releases
 from federation.aggregate import Aggregate, aggregate, statement
+from federation.budget import together
 from federation.mend import Mender
 from federation.pki import load_signing_key, public_bytes
 from federation.plan import Plan, ServerFolder
@@ -222,7 +223,7 @@ class Operator:
     def _spent(self) -> float:
         """Epsilon of every round this fleet ever asked for, released or not."""
         specs = [RoundSpec.parse(entry.report["spec"]) for entry in self.state.rounds()]
-        return epsilon([_mechanism(spec) for spec in specs], self.plan.delta)
+        return together(specs, self.plan.delta)
 
     def _asked(self, weights: LoraWeights) -> dict[str, float]:
         """Points of `weights` on each of the operator's probes."""

@@ -113,7 +113,7 @@ def _claims(
         f"{before['loss']:.3f} -> {after['loss']:.3f} nats a token": after["loss"] < before["loss"]
         and after["error"] <= before["error"],
         "it never sent an update": not updates[-1],
-        f"epsilon {max(totals):.2f} per correction, as the release says ({status['epsilon_total']:.2f})": all(
+        f"epsilon {max(totals):.2f} per correction, as the server says ({status['epsilon_total']:.2f})": all(
             abs(total - status["epsilon_total"]) < 1e-6 for total in totals[:-1]
         ),
         f"every update has one size: {sizes} bytes": len(sizes) == 1,

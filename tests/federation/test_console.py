@@ -29,7 +29,8 @@ def view(**changes: object) -> Overview:
     ]  # fmt: skip
     fields = {
         "fleet": "sha256:" + "ab" * 32, "base": "sha256:" + "cd" * 32, "delta": 1e-6, "unit": "correction",
-        "halted": False, "enrolled": 30, "revoked": 2, "rounds": rounds, "rejects": {"signature": 6, "norm": 3},
+        "epsilon_total": 3.21, "halted": False, "enrolled": 30, "revoked": 2, "rounds": rounds,
+        "rejects": {"signature": 6, "norm": 3},
         "releases": [release(0), release(1), release(2, "withdrawn"), release(3, "staged", 25)], "audit": 41,
         "audit_whole": True,
     }  # fmt: skip
@@ -43,6 +44,7 @@ def test_the_page_shows_rounds_refusals_epsilon_and_reach() -> None:
         "3: 23 accepted, 2 declined, 4 rejected, 1 missing",
         "signature: 6, norm: 3",
         "last value 2.944",
+        "3.21",
         "25 % of devices",
         "round 3: 25, round 2: 0, round 1: 100",
         "withdrawn",

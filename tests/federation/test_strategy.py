@@ -15,6 +15,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from federation import adapter, strategy
 from federation.aggregate import aggregate
 from federation.client_app import respond
+from federation.overview import overview
 from federation.pki import public_bytes
 from federation.probe import Probes
 from federation.protocol import Reply, SignedOrder, open_order, reply_fields
@@ -23,6 +24,7 @@ from federation.server import HALTED, SHARES, Operator
 from federation.server_app import collector
 from federation.simulation import LoopGrid
 from federation.tally import Tally
+from store.records import Spend
 from tests.federation.desk import (
     GEOMETRY,
     Fleet,
@@ -87,6 +89,10 @@ def test_too_few_updates_release_nothing_but_are_on_file(fleet: Fleet) -> None:
     release, report = run(fleet, {1000: error_reply, 1001: error_reply})
     assert release.manifest.round == 0
     assert (report["verdict"], report["accepted"], report["rejected"]) == ("no_quorum", 1, {"error": 2})
+    fleet.plan.write(fleet.folder.plan)
+    (spend,) = fleet.owners[2].device.store.all(Spend)
+    assert spend.total > release.manifest.epsilon_total
+    assert overview(fleet.folder, fleet.state).epsilon_total == pytest.approx(spend.total)
 
 
 def test_a_round_asks_no_more_devices_than_it_may(fleet: Fleet) -> None:
