@@ -167,6 +167,7 @@ class _Look:
         self._due = time.monotonic() + self._poll
 
     def _look(self) -> None:
+        from federation import caller
         from federation.reception import look
 
         with _source(self._place, None) as fetch:
@@ -176,6 +177,8 @@ class _Look:
         if news.release is not None and (news.fresh or self._evidence(digest(news.release.adapter))):
             report = judge(self._session, self._store, self._place, news.release)
             self._tell("judged", {**report.data, "round": news.release.manifest.round})
+        with caller.call(self._place.url, self._place.authority.read_bytes()) as client:
+            caller.require_clock(client)
 
     def _evidence(self, adapter: str) -> bool:
         """Say whether corrections came since the gate wanted more of them."""

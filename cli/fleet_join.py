@@ -50,6 +50,7 @@ def join(session: Session, link: str, yes: bool) -> Report:
         authority, root = caller.anchors(invitation)
         key = release_key(root)
         with caller.call(invitation.url, authority) as client:
+            caller.require_clock(client)
             signed = caller.terms(client, TERMS_LIMIT)
             asked = open_terms(signed, key)
             _fits(session, asked)

@@ -4,8 +4,10 @@ What leaves: a request to join (two public keys, a token, a signature) and reque
 answers go through Flower's SuperNode.
 """
 
+import email.utils
 import json
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +18,8 @@ from store.errors import CorrigibleError, NetworkError, NotEligible, UsageError
 
 SECONDS = 30.0
 ANCHORS_LIMIT = 1 << 20  # bytes
-EXPIRED, WRONG_HOST = 10, 62  # OpenSSL's verify codes
+EARLY, EXPIRED, WRONG_HOST = 9, 10, 62  # OpenSSL's verify codes
+SKEW = 300.0  # seconds that two clocks may differ: Flower refuses what is signed by a clock that is further off
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def call(url: str, authority: bytes) -> Iterator[httpx.Client]:
 
     Raises:
         NetworkError: it does not answer (code ``network``), or its certificate is not good (``certificate_expired``,
-            ``certificate_host``, ``certificate``).
+            ``certificate_early``, ``certificate_host``, ``certificate``).
     """
     context = ssl.create_default_context(cadata=authority.decode())
     with _translated(), httpx.Client(base_url=url, verify=context, timeout=SECONDS, trust_env=False) as client:
@@ -60,6 +63,28 @@ def terms(client: httpx.Client, limit: int) -> bytes:
     """Return the fleet's signed terms as they travel, at most `limit` bytes."""
     with _translated():
         return _get(client, "/fleet/terms", limit)
+
+
+def require_clock(client: httpx.Client, now: float | None = None) -> None:
+    """Compare this device's clock (`now`, seconds since the epoch) with the server's.
+
+    Raises:
+        NetworkError: they are too far apart for the server to believe this device's signatures (code ``clock``).
+    """
+    with _translated():
+        said = client.get("/healthz").headers.get("date", "")
+    try:
+        theirs = email.utils.parsedate_to_datetime(said).timestamp()
+    except ValueError:
+        return
+    ahead = (time.time() if now is None else now) - theirs
+    where = "ahead of" if ahead > 0 else "behind"
+    if abs(ahead) > SKEW:
+        raise NetworkError(
+            f"This device's clock is {abs(ahead) / 60:.0f} minutes {where} the fleet's.",
+            hint="Set it right: the server takes no word from a clock that is more than five minutes off.",
+            code="clock",
+        )
 
 
 def send(client: httpx.Client, request: bytes) -> str:
@@ -118,6 +143,7 @@ def _network(error: BaseException) -> CorrigibleError:
     if cause is None:
         return NetworkError("The fleet's server does not answer.", hint="Check the address and the network.")
     codes = {
+        EARLY: ("is not valid yet, or this device's clock is behind", "certificate_early"),
         EXPIRED: ("has expired", "certificate_expired"),
         WRONG_HOST: ("is for another address", "certificate_host"),
     }

@@ -1,4 +1,4 @@
-"""``python -m bench.fleet PART [NUMBER]``: memory, throughput, bytes, devices, malformed or all of them.
+"""``python -m bench.fleet PART [NUMBER]``: memory, throughput, bytes, devices, malformed, light or all.
 
 Every part prints one JSON line. Memory is the highest resident size of a process that holds one round while the link
 and the devices are in another, as in a deployment; throughput counts CPU seconds of the server's side alone, ours and
@@ -145,12 +145,22 @@ def malformed(count: int) -> dict[str, object]:
         return {"replies": count, "result": flood(make_fleet(Path(folder), values=(0.01, 0.02, 0.03)), count)}
 
 
+def light(count: int) -> dict[str, object]:
+    """One round with `count` light devices against a real SuperLink."""
+    from bench.fleet.links import light_round
+
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+    with tempfile.TemporaryDirectory() as folder:
+        return light_round(Path(folder) / "server", count, every=10.0)
+
+
 PARTS = {
     "memory": (memory, 10_000),
     "rules": (rules, 400),
     "throughput": (throughput, 100),
     "devices": (devices, 1000),
     "malformed": (malformed, 10_000),
+    "light": (light, 100),
 }
 
 

@@ -6,6 +6,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,18 @@ def test_nothing_of_flower_but_the_ten_verbs_is_reachable(live: Live) -> None:
         assert 404 not in {outside.post(path).status_code for path in verbs}
         assert outside.post("/v1/fleet/../control/list-runs").status_code == 404
         assert outside.post("/v1/fleet/register-node").status_code == 404
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_wrong_is_named(live: Live) -> None:
+    """Flower would refuse all that this device signs, and say nothing of the clock."""
+    with client(live) as outside:
+        for minutes in (4, -4):
+            caller.require_clock(outside, time.time() + 60 * minutes)
+        for minutes, words in ((8, "8 minutes ahead"), (-90, "90 minutes behind")):
+            with pytest.raises(NetworkError, match=words) as refused:
+                caller.require_clock(outside, time.time() + 60 * minutes)
+            assert refused.value.code == "clock"
 
 
 @pytest.mark.slow
@@ -218,20 +231,21 @@ def speaking_tls(folder: Path) -> Iterator[str]:
     ("case", "code"),
     [
         ("expired", "certificate_expired"),
+        ("early", "certificate_early"),
         ("other host", "certificate_host"),
         ("other authority", "certificate"),
         ("good", "network"),
     ],
 )
 def test_a_certificate_that_is_not_good_is_named_and_nothing_is_sent(tmp_path: Path, case: str, code: str) -> None:
-    """Expired, for another host, by another authority; with a good one the connection itself fails here."""
+    """Expired, not valid yet, for another host, by another authority; with a good one only the connection fails."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         pki.create_authority(tmp_path / name)
     certificate(
         tmp_path / "a",
         host="elsewhere" if case == "other host" else "localhost",
-        days=-1 if case == "expired" else 30,
+        days={"expired": -1, "early": 90}.get(case, 30),
         signer=tmp_path / "b" if case == "other authority" else None,
     )
     authority = (tmp_path / "a" / "ca.crt").read_bytes()
