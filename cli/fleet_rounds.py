@@ -30,6 +30,7 @@ def round_() -> None:
 def start(session: Session, server: Path | None, wait: bool, timeout: float) -> Report:
     """Begin a round as soon as enough devices are online."""
     from federation.charter import Charter
+    from federation.plan import Plan
     from federation.server import HALTED
     from federation.state import OPEN
     from federation.up import WANTED, reachable
@@ -47,7 +48,11 @@ def start(session: Session, server: Path | None, wait: bool, timeout: float) -> 
     end = time.monotonic() + timeout
     while len(done := [entry for entry in state.rounds() if entry.verdict not in OPEN]) <= known:
         if time.monotonic() > end:
-            raise NetworkError("The round has not ended in time.", hint="`corrigible fleet round status` shows it.")
+            word, quorum = "ended" if state.unfinished() else "begun", Plan.read(folder.plan).pace.quorum
+            raise NetworkError(
+                f"The round has not {word} in time.",
+                hint=f"It takes {quorum} devices; `corrigible fleet nodes` shows who is online.",
+            )
         time.sleep(0.5)
     report = _plain(done[-1].report, done[-1].verdict)
     return Report(report, lambda: _table([report]), 0 if done[-1].verdict == "released" else PARTLY)

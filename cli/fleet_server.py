@@ -13,7 +13,7 @@ import click
 from cli.base import Command
 from cli.output import Report, emit, say, short, table, when
 from cli.session import Session, confirm
-from store.errors import NotInitialised
+from store.errors import NotInitialised, UsageError
 
 if TYPE_CHECKING:
     from federation.plan import ServerFolder
@@ -97,7 +97,10 @@ def init(session: Session, /, *, server: Path | None, quorum: int, deadline: flo
     from learner.base import load_base
     from store.files import write_atomic
 
-    folder, model = place_of(session, server), session.model()
+    folder = place_of(session, server)
+    if folder.charter.exists():
+        raise UsageError(f"A fleet's server is in {folder.root} already.", hint="`corrigible fleet up` runs it.")
+    model = session.model()
     rounds, epsilon, database = given.pop("rounds"), given.pop("epsilon"), given.pop("database")
     charter = Charter(**given)
     plan = standard_plan(model, load_base(model).geometry, rounds=rounds, devices=quorum, epsilon=epsilon)

@@ -10,6 +10,7 @@ Any other Grid is asked for one reply at a time.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
 import httpx
 from flwr.app import Error, Message
@@ -27,7 +28,7 @@ BATCH = 64  # replies asked for at once
 OBJECTS = 3  # a message, its dictionary of records, the one record
 OVERHEAD = 4096  # bytes of a reply besides its payload
 
-Answer = Reply | Error | UpdateRefused  # what a device says, what Flower says in its place, why it cannot be read
+Answer: TypeAlias = Reply | Error | UpdateRefused  # what a device says, Flower in its place, or why it is unreadable
 
 
 @dataclass(frozen=True, slots=True)

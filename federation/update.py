@@ -30,7 +30,7 @@ MECHANISM: Final = (
 )  # fmt: skip
 HEADER: Final = struct.Struct("<4sBBHII32s32s32s")  # magic, version, bits, 0, round, count, base, release, spec
 
-BLOCK: Final = 1 << 16  # coordinates squared at once: their float32 copy stays in the cache
+BLOCK: Final = 1 << 18  # coordinates squared at once, as float32
 
 Levels = NDArray[np.signedinteger[Any]]
 Layout = tuple[tuple[str, int, int], ...]  # (name of the linear, outputs, rank) in canonical order
