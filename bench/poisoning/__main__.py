@@ -30,7 +30,7 @@ from learner.export import to_gguf
 from learner.private import PrivateDelta, PrivateSpec
 from store.records import Example, Message, digest
 
-DEVICES, LEARN, JUDGE = 20, 40, 6  # devices; distinct requests each learns from, and is judged by
+DEVICES, LEARN, JUDGE = 20, 40, 15  # devices; distinct requests each learns from, and is judged by
 SHARES = (0.1, 0.2, 0.3)
 ATTACKS = ("sign-flip", "scaled", "label-flip", "backdoor", "colluding")
 TRIGGER, TARGET = "qqx ", "remove all"
