@@ -1,8 +1,8 @@
 """How soon the learner makes room, and what it uses while it only waits: `python -m bench.pause [--pauses 20]`.
 
 A real daemon on a real store lets a real child train the embedded model; a request is marked, and the time until the
-child's process stands still is taken, again and again. Then the daemon has nothing to do, and its processor time is
-read over a minute of waiting.
+child's process stands still is taken, again and again. Between pauses the daemon looks every second, not every five,
+whether the child may go on. Then the daemon has nothing to do, and its processor time is read over a minute of waiting.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import psutil
 
@@ -22,7 +23,7 @@ from feedback.models import check_model, embedded_model
 from learner import state
 from learner.conditions import Manners
 from learner.daemon import Duty, run
-from learner.journal import Shelf
+from learner.journal import Checkpoint
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
 from learner.worker import STOPPED
@@ -50,13 +51,15 @@ def main() -> int:
             model = check_model(embedded_model())
             duty = Duty(store, home, unlock(home), model.path, LONG, MANNERS, Path(folder))
             (Path(folder) / "sys/class/power_supply").mkdir(parents=True)
-            taken = _with_daemon(duty, lambda: _pauses(home, options.pauses))
-            Shelf(store, home).drop()
+            with mock.patch("learner.daemon.LOOK", 1.0):
+                taken = _with_daemon(duty, lambda: _pauses(home, options.pauses))
+            Checkpoint(store, home).drop()
             store.remove_all([one.id for one in store.all(Interaction)])
             idle = Duty(store, home, duty.keys, model.path, LONG, Manners(), Path(folder))
             share = _with_daemon(idle, _idle)[0]
     found = {
         "pauses": len(taken), "median seconds": round(statistics.median(taken), 3), "most": round(max(taken), 3),
+        "load": round(psutil.getloadavg()[0], 1),
         "idle processor share": f"{100 * share:.4f} %",
     }  # fmt: skip
     print(json.dumps(found, indent=1))

@@ -80,7 +80,7 @@ def _forget(
     from feedback.models import probe_pairs
     from learner.erasure import signed
     from learner.forget import Tools, forget, plan
-    from learner.journal import Shelf
+    from learner.journal import Checkpoint
     from learner.policy import LearnPolicy
 
     found = plan(store, ids)
@@ -90,7 +90,7 @@ def _forget(
         Engine(model, threads=session.config.model.threads) as engine,
         bar(not session.as_json and session.interactive) as progress,
     ):
-        Shelf(store, session.home).drop()
+        Checkpoint(store, session.home).drop()
         tools = Tools(engine, None, probe_pairs(model.path), LearnPolicy(), progress)
         done = forget(store, found, tools, measure=measure)
     erasure = signed(done, keys)

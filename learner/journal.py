@@ -5,7 +5,7 @@ kept with its optimiser every so often. All of it is one sealed artefact of the 
 store names the newest one. Order of writing: the file names new and old, the new artefact is written, the old one is
 dropped; whichever moment a crash comes at, one of the two named is whole.
 
-A journal without a shelf keeps nothing: replays and simulations use that.
+A journal without a checkpoint keeps nothing: replays and simulations use that.
 """
 
 import io
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Doubt = (pickle.PickleError, ValueError, KeyError, TypeError, RuntimeError, EOFError)
 
 
-class Shelf:
+class Checkpoint:
     """Where a journal lies: an artefact of `store`, named by the file `learn.checkpoint` in the state folder."""
 
     def __init__(self, store: StoreBase, home: Home) -> None:
@@ -80,12 +80,12 @@ class Journal:
     """The memory of one run. Not for several threads.
 
     Args:
-        shelf: where to keep it; None: nowhere.
+        checkpoint: where to keep it; None: nowhere.
         every: seconds of training between two checkpoints.
         quiet: held while something is written; whoever wants to stop the process takes it first.
     """
 
-    shelf: Shelf | None = None
+    checkpoint: Checkpoint | None = None
     every: float = 30.0
     quiet: AbstractContextManager[Any] = field(default_factory=threading.Lock)
     measure: Callable[[], Cost] = Cost  # what this process has cost until now
@@ -136,18 +136,18 @@ class Journal:
     def save(self) -> None:
         """Keep everything now."""
         self._saved = time.monotonic()
-        if self.shelf is None:
+        if self.checkpoint is None:
             return
         buffer = io.BytesIO()
         torch.save({**self._state, "memory": self.memory, "usage": asdict(self.usage)}, buffer)
         with self.quiet:
-            self.shelf.save(buffer.getvalue())
+            self.checkpoint.save(buffer.getvalue())
 
     def close(self) -> None:
         """The run has ended: forget it."""
-        if self.shelf is not None:
+        if self.checkpoint is not None:
             with self.quiet:
-                self.shelf.drop()
+                self.checkpoint.drop()
 
     @property
     def usage(self) -> Usage:
@@ -162,11 +162,11 @@ class Journal:
     @property
     def due(self) -> bool:
         """Whether the next checkpoint of a training is due."""
-        return self.shelf is not None and time.monotonic() - self._saved >= self.every
+        return self.checkpoint is not None and time.monotonic() - self._saved >= self.every
 
     def _load(self) -> dict[str, Any]:
         """What is kept; nothing when it cannot be read."""
-        data = self.shelf.load() if self.shelf else None
+        data = self.checkpoint.load() if self.checkpoint else None
         if data is None:
             return {}
         try:

@@ -98,7 +98,7 @@ def _run(
     from feedback.engine import Engine
     from feedback.models import check_model, probe_pairs
     from learner.cycle import learn
-    from learner.journal import Journal, Shelf
+    from learner.journal import Checkpoint, Journal
     from learner.probes import Probes
     from learner.receipts import Meter, record
 
@@ -110,7 +110,7 @@ def _run(
             torch.set_num_threads(steering.threads)
         _say(report, {"phase": phase, "step": step, "steps": steps, "loss": loss})
 
-    journal = Journal(Shelf(store, home), limits.checkpoint, steering.quiet, meter.read)
+    journal = Journal(Checkpoint(store, home), limits.checkpoint, steering.quiet, meter.read)
     with Engine(model, threads=policy.flags.threads) as engine:
         try:
             verdict = learn(store, engine, None, probe_pairs(model.path), policy, progress=tell, journal=journal)

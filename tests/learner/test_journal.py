@@ -10,7 +10,7 @@ from feedback.models import ModelFile
 from learner.base import Base
 from learner.cycle import learn
 from learner.gate import GatePolicy
-from learner.journal import Journal, Shelf, Steps
+from learner.journal import Checkpoint, Journal, Steps
 from learner.lora import LoraWeights
 from learner.objectives import Reference
 from learner.policy import LearnPolicy
@@ -53,9 +53,9 @@ def test_a_training_resumes_to_the_same_bits(owner: Owner, base: Base) -> None:
     whole = _train(base, Journal(), cut_at=0)
     for cut in (4, 8):
         with pytest.raises(Cut):
-            _train(base, Journal(Shelf(store, home), every=0.0), cut)
+            _train(base, Journal(Checkpoint(store, home), every=0.0), cut)
         assert pointer(home).exists()
-    last = Journal(Shelf(store, home), every=0.0)
+    last = Journal(Checkpoint(store, home), every=0.0)
     resumed = _train(base, last, cut_at=0)
     assert last.usage.attempts == 3
     assert last.usage.steps == 10
@@ -67,25 +67,25 @@ def test_a_training_resumes_to_the_same_bits(owner: Owner, base: Base) -> None:
 def test_a_crash_while_the_journal_is_written_leaves_the_old_one_or_the_new(owner: Owner) -> None:
     """Named but not written, or written with the old one still there: one whole journal is found, alone."""
     home, _, store = owner
-    shelf = Shelf(store, home)
-    shelf.save(b"first")
+    checkpoint = Checkpoint(store, home)
+    checkpoint.save(b"first")
     old = store.put_artefact(b"first")
     pointer(home).write_text(f'["sha256:{"0" * 64}","{old}"]')
-    assert shelf.load() == b"first"
+    assert checkpoint.load() == b"first"
     new = store.put_artefact(b"second")
     pointer(home).write_text(f'["{new}","{old}"]')
-    assert shelf.load() == b"second"
-    shelf.drop()
-    assert shelf.load() is None
+    assert checkpoint.load() == b"second"
+    checkpoint.drop()
+    assert checkpoint.load() is None
     assert not pointer(home).exists()
 
 
 def test_a_damaged_journal_is_no_obstacle(owner: Owner) -> None:
     """Bytes that are no journal: the run begins anew."""
     home, _, store = owner
-    shelf = Shelf(store, home)
-    shelf.save(b"not a journal")
-    journal = Journal(shelf)
+    checkpoint = Checkpoint(store, home)
+    checkpoint.save(b"not a journal")
+    journal = Journal(checkpoint)
     assert journal.open("one", ["a"], frozenset("a")) is None
     assert journal.usage.attempts == 1
 
@@ -107,9 +107,9 @@ def test_a_whole_run_goes_on_with_its_own_corrections(
         phases.append(phase)
 
     with pytest.raises(Cut):
-        learn(store, engine, base, probe, POLICY, progress=cut, journal=Journal(Shelf(store, home), every=0.0))
+        learn(store, engine, base, probe, POLICY, progress=cut, journal=Journal(Checkpoint(store, home), every=0.0))
     teach_habit(store, model, rooms=("shed",))
-    journal = Journal(Shelf(store, home), every=0.0)
+    journal = Journal(Checkpoint(store, home), every=0.0)
     verdict = learn(store, engine, base, probe, POLICY, progress=resumed, journal=journal)
     assert verdict.decision == "adopt"
     assert len(phases) == 31  # one step after the last checkpoint was done twice
@@ -132,8 +132,8 @@ def test_a_run_whose_correction_was_removed_begins_anew(
             raise Cut
 
     with pytest.raises(Cut):
-        learn(store, engine, base, [], POLICY, progress=cut, journal=Journal(Shelf(store, home), every=0.0))
-    kept = Journal(Shelf(store, home))
+        learn(store, engine, base, [], POLICY, progress=cut, journal=Journal(Checkpoint(store, home), every=0.0))
+    kept = Journal(Checkpoint(store, home))
     ids = [one.id for one in store.examples()]
     assert kept.open("another policy", ids, frozenset(ids)) is None
     assert kept.open("another policy", ids[1:], frozenset(ids[1:])) is None
@@ -143,7 +143,7 @@ def test_nothing_is_written_while_somebody_wants_quiet(owner: Owner) -> None:
     """A checkpoint waits for the lock that a pause holds."""
     home, _, store = owner
     quiet = threading.Lock()
-    journal = Journal(Shelf(store, home), quiet=quiet)
+    journal = Journal(Checkpoint(store, home), quiet=quiet)
     journal.open("one", ["a"], frozenset("a"))
     with quiet:
         writer = threading.Thread(target=journal.save)

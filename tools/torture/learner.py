@@ -21,7 +21,7 @@ from feedback.models import ModelFile, check_adapter, check_model, embedded_mode
 from learner.base import Base, load_base
 from learner.cycle import learn
 from learner.gate import GatePolicy
-from learner.journal import Journal, Shelf
+from learner.journal import Checkpoint, Journal
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
 from learner.usage import pointer
@@ -166,7 +166,7 @@ def _learn(home: Home, model: ModelFile, base: Base, out: int) -> None:
         os.write(out, f"step|{phase}|{step}\n".encode())
 
     with reopen(home) as store, Engine(model, context=256) as engine:
-        journal = _Loud(Shelf(store, home), every=0.0, quiet=_Writing(out))
+        journal = _Loud(Checkpoint(store, home), every=0.0, quiet=_Writing(out))
         learn(store, engine, base, probe_pairs(model.path)[:40], POLICY, progress=progress, journal=journal)
     os.write(out, b"end|\n")
 
