@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--users", help="Only the first N users, or these, separated by commas.")
 @click.option("--limit", type=click.IntRange(1), help="Only each user's first EVENTS.", metavar="EVENTS")
 @click.option("--regression", type=click.Path(path_type=Path), help='JSONL of {"prompt","answer"} not to be forgotten.')
+@click.option("--retrieve", type=click.IntRange(0), default=0, help="Also answer with N past answers in the prompt.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--keep-going", is_flag=True, help="Leave bad lines out instead of stopping; ends with exit code 3.")
@@ -59,6 +60,7 @@ def replay(
     users: str | None,
     limit: int | None,
     regression: Path | None,
+    retrieve: int,
     seed: int,
     jobs: int,
     keep_going: bool,
@@ -82,7 +84,7 @@ def replay(
     from learner.replay import ReplaySpec
     from learner.replay_pool import Job, replay_users
 
-    spec = ReplaySpec(learn_every=learn_every, learning=not no_learn, seed=seed)
+    spec = ReplaySpec(learn_every=learn_every, learning=not no_learn, seed=seed, retrieve=retrieve)
     began = time.monotonic()
     with _folder(keep) as folder, _progress(session, chosen) as progress:
         job = Job(model, spec, pairs, folder, keep is not None)
@@ -175,6 +177,7 @@ def _meta(
         regression_size=len(pairs),
         faults=len(log.faults),
         seconds=round(seconds, 1),
+        retrieve=spec.retrieve,
     )
 
 
@@ -199,8 +202,7 @@ def _words(found: "list[UserReplay]", meta: "ReplayMeta") -> "RenderableType":
     from rich.text import Text
 
     from cli.output import table
-    from cli.report.replay_tables import duration, error_table, learning_table
+    from cli.report.replay_tables import duration, tables_of
 
-    tables = [error_table(found, meta), *([learning_table(found)] if meta.learning else [])]
-    shown = [table(*one.head, rows=one.rows, title=one.caption) for one in tables]
+    shown = [table(*one.head, rows=one.rows, title=one.caption) for one in tables_of(found, meta)]
     return Group(*shown, Text(f"{duration(meta.seconds)} in all."))

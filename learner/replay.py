@@ -1,8 +1,9 @@
 """The whole loop on a recorded log: answer, compare, correct or approve, learn, answer better.
 
 Each user lives in an own store on the same base. Two arms answer every request: the base for ever, and the model
-that learns through the gate. Nothing is learned from a request before both arms have answered it. What comes out
-holds hashes and numbers, no text.
+that learns through the gate. With `retrieve` above 0 two more answer with the most similar past requests and their
+right answers in the prompt, without learning and with it. Nothing is learned from a request, and none is shown, before
+all arms have answered it. What comes out holds hashes and numbers, no text.
 """
 
 import time
@@ -18,6 +19,7 @@ from learner.cycle import learn
 from learner.policy import LearnPolicy
 from learner.replay_log import Event, Pair
 from learner.replay_metrics import Check, Outcome, Run, UserReplay
+from learner.retrieval import PastAnswers, conversation
 from store.base import StoreBase
 from store.errors import UsageError
 from store.records import Correction, Interaction, Message, Rating, digest
@@ -33,6 +35,7 @@ class ReplaySpec:
     learning: bool = True
     seed: int = 0  # of training and gate
     max_tokens: int = 256  # longest answer generated
+    retrieve: int = 0  # past requests in the prompt of the two arms that are shown some; 0: no such arms
     policy: LearnPolicy = field(default_factory=LearnPolicy)
 
 
@@ -60,12 +63,18 @@ class Answers:
             self._known.clear()
             self._stack = self.engine.stack
         if prompt not in self._known:
-            self._known[prompt] = self._generate(prompt)
+            self._known[prompt] = self._generate(conversation([], prompt))
         return self._known[prompt]
 
-    def _generate(self, prompt: str) -> Answer | None:
+    def shown(self, past: PastAnswers, prompt: str, count: int) -> Answer | None:
+        """Return the answer with up to `count` past answers in the prompt, as many of them as fit the context."""
+        pairs = past.nearest(prompt, count)
+        fitting = (self._generate(conversation(pairs[first:], prompt)) for first in range(len(pairs)))
+        return next((answer for answer in fitting if answer is not None), None) or self.ask(prompt)
+
+    def _generate(self, messages: Sequence[Message]) -> Answer | None:
         try:
-            return self.engine.generate((Message("user", prompt),), max_tokens=self._max_tokens)
+            return self.engine.generate(messages, max_tokens=self._max_tokens)
         except UsageError as error:
             if error.code != "context_length":
                 raise
@@ -80,6 +89,7 @@ class _Course:
     runs: list[Run] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    past: PastAnswers = field(default_factory=PastAnswers)
     pending: int = 0  # corrections since the last learning run
     rejects: int = 0
     skipped: int = 0
@@ -150,8 +160,20 @@ class Replayer:
         if event.answer is None:
             course.rejects += 1
             return
-        course.outcomes.append(Outcome(request=request, off=off.text == event.answer, on=right, first=first))
+        retrieval, both = self._shown(event, course)
+        course.outcomes.append(
+            Outcome(request, off=off.text == event.answer, on=right, first=first, retrieval=retrieval, both=both)
+        )
+        course.past.add(event.prompt, event.answer)
         course.pending += not right
+
+    def _shown(self, event: Event, course: _Course) -> tuple[bool | None, bool | None]:
+        """Whether base and learner are right with past answers in the prompt; None where no such arm is asked for."""
+        if not self._spec.retrieve:
+            return None, None
+        base = self._off.shown(course.past, event.prompt, self._spec.retrieve)
+        learner = self._on.shown(course.past, event.prompt, self._spec.retrieve) if self._on.engine.stack else base
+        return base is not None and base.text == event.answer, learner is not None and learner.text == event.answer
 
     @cached_property
     def _base(self) -> Base:

@@ -1,6 +1,7 @@
 """What a replay measured, and the figures drawn from it. Pure: numbers in, numbers out, no text of anybody.
 
-Two arms answer every request of a log: `off` is the base model for ever, `on` is the model that learns.
+Two arms answer every request of a log: `off` is the base model for ever, `on` is the model that learns. Two more answer
+where they are asked for, each with similar past answers in its prompt: `retrieval` is the base, `both` the learner.
 An answer is right when it is exactly the logged one.
 """
 
@@ -13,8 +14,9 @@ from typing import Literal
 
 from store.records import Decision
 
-Arm = Literal["off", "on"]
-ARMS: tuple[Arm, Arm] = ("off", "on")
+Arm = Literal["off", "on", "retrieval", "both"]
+ARMS: tuple[Arm, ...] = ("off", "on")
+EVERY_ARM: tuple[Arm, ...] = (*ARMS, "retrieval", "both")
 LATE = 0.6  # the part of a log from here on counts as its future
 NEVER = math.inf
 
@@ -27,10 +29,12 @@ class Outcome:
     off: bool  # the base model was right
     on: bool  # the learning model was right
     first: bool  # the user had never sent this prompt before
+    retrieval: bool | None = None  # the base with past answers in the prompt; None: not asked
+    both: bool | None = None  # the learning model with past answers in the prompt
 
     def right(self, arm: Arm) -> bool:
         """Whether the answer of `arm` was the logged one."""
-        return self.on if arm == "on" else self.off
+        return bool(getattr(self, arm))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,12 @@ class Figures:
     late_first: Rate  # of those, the prompts never seen before
     to_fix: float | None  # median corrections of one prompt until it is right; inf: most never were
     unfixed: Rate  # prompts that came back after a correction and were never answered right
+
+
+def measured(replays: Iterable[UserReplay]) -> tuple[Arm, ...]:
+    """Return the arms that answered."""
+    asked = any(outcome.both is not None for replay in replays for outcome in replay.outcomes)
+    return EVERY_ARM if asked else ARMS
 
 
 def figures(users: Iterable[Sequence[Outcome]], arm: Arm) -> Figures:

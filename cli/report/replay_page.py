@@ -8,19 +8,19 @@ from markupsafe import Markup
 from cli.report.charts import Axis, Bars, Line, Mark, bar_chart, bar_legend, line_chart, line_legend
 from cli.report.page import Picture, Tile, render
 from cli.report.replay_tables import (
+    NAMES,
     ReplayMeta,
+    arms,
     duration,
-    error_table,
     forgetting,
-    learning_table,
     points,
+    tables_of,
     to_fix,
 )
-from learner.replay_metrics import ARMS, Arm, Figures, Outcome, UserReplay, curve, figures
+from learner.replay_metrics import Arm, Figures, Outcome, UserReplay, curve, figures
 
 Keep = Callable[[Outcome], bool]
-NAMES: dict[Arm, str] = {"off": "without learning", "on": "with learning"}
-TONES: dict[Arm, int] = {"off": 0, "on": 1}
+TONES: dict[Arm, int] = {"off": 0, "on": 1, "retrieval": 3, "both": 2}
 KINDS = (
     ("all", "all"),
     ("never seen before", "first"),
@@ -46,17 +46,17 @@ class _UserCard:
 
 def replay_page(replays: Sequence[UserReplay], meta: ReplayMeta) -> str:
     """Return the whole page as HTML."""
-    arms: tuple[Arm, ...] = ARMS if meta.learning else ("off",)
+    shown = arms(replays, meta)
     return render(
         "replay.html",
         title=f"Replay of {meta.log}",
         lead=_lead(replays, meta),
         headlines=_headlines(replays, meta),
-        pictures=_pictures(replays, meta, arms),
-        signs=_signs(arms),
-        users=[_card(replay, arms) for replay in replays],
+        pictures=_pictures(replays, meta, shown),
+        signs=_signs(shown),
+        users=[_card(replay, shown) for replay in replays],
         users_caption="Share of wrong answers in stretches of the user's own log. Signs on the axis are learning runs.",
-        tables=[error_table(replays, meta), *([learning_table(replays)] if meta.learning else [])],
+        tables=tables_of(replays, meta),
         method=_method(meta),
     )
 
@@ -205,6 +205,12 @@ def _method(meta: ReplayMeta) -> list[str]:
         "above any number.",
         f"Base {meta.base}, {meta.model[:19]}…; seed {meta.seed}; whole run {duration(meta.seconds)}.",
     ]
+    if meta.retrieve:
+        told.append(
+            f"“Past answers in the prompt”: up to {meta.retrieve} earlier requests of the same user that are most like "
+            "the new one (Okapi BM25 on words), each with its right answer, come before it as turns of the "
+            "conversation. What “both” adds is the adapter of the arm that learns."
+        )
     if meta.faults:
         told.append(f"{_many(meta.faults, 'line')} of the log could not be used and was left out.")
     return told

@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cli.report.page import Table
-from learner.replay_metrics import ARMS, NEVER, Figures, Rate, UserReplay, figures
+from learner.replay_metrics import NEVER, Arm, Figures, Rate, UserReplay, figures, measured
 
 TOGETHER = "together"
 DASH = "–"
+NAMES: Mapping[Arm, str] = {
+    "off": "without learning", "on": "with learning", "retrieval": "past answers in the prompt", "both": "both",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,31 @@ class ReplayMeta:
     regression_size: int
     faults: int
     seconds: float
+    retrieve: int = 0  # past answers in the prompt of the two arms that are shown some; 0: no such arms
+
+
+def tables_of(replays: Sequence[UserReplay], meta: ReplayMeta) -> list[Table]:
+    """Return every table there is something to say in."""
+    found = [error_table(replays, meta)]
+    if meta.retrieve:
+        found.append(arms_table(replays, meta))
+    return [*found, *([learning_table(replays)] if meta.learning else [])]
+
+
+def arms(replays: Sequence[UserReplay], meta: ReplayMeta) -> tuple[Arm, ...]:
+    """Return the arms to show: without learning, those of the base."""
+    return tuple(arm for arm in measured(replays) if meta.learning or arm in ("off", "retrieval"))
+
+
+def arms_table(replays: Sequence[UserReplay], meta: ReplayMeta) -> Table:
+    """Every way of answering, all users together."""
+    head = ("", "error", "first-seen", "repeated", "same mistake again", "last 40 %", "last 40 %, first-seen")
+    rows = []
+    for arm in arms(replays, meta):
+        one = figures([replay.outcomes for replay in replays], arm)
+        rates = (one.all, one.first, one.repeated, one.again, one.late, one.late_first)
+        rows.append((NAMES[arm], *(points(rate.percent) for rate in rates)))
+    return Table("Learning against showing past answers, wrong answers in percent", head, tuple(rows))
 
 
 def error_table(replays: Sequence[UserReplay], meta: ReplayMeta) -> Table:
@@ -126,8 +154,7 @@ def _figures_data(replays: Sequence[UserReplay]) -> dict[str, Any]:
     logs = [replay.outcomes for replay in replays]
     before, after, worst = forgetting(replays)
     return {
-        "off": _arm_data(figures(logs, "off")),
-        "on": _arm_data(figures(logs, "on")),
+        **{arm: _arm_data(figures(logs, arm)) for arm in measured(replays)},
         "regression": {"before": before, "after": after, "lowest": worst},
         "decisions": {word: sum(r.decisions(word) for r in replays) for word in ("adopt", "wait", "reject")},
         "rejects": sum(replay.rejects for replay in replays),
@@ -149,5 +176,5 @@ def _course(replay: UserReplay) -> Mapping[str, Any]:
     return {
         "runs": [asdict(run) for run in replay.runs],
         "checks": [asdict(check) for check in replay.checks],
-        "right": {arm: "".join("01"[outcome.right(arm)] for outcome in replay.outcomes) for arm in ARMS},
+        "right": {arm: "".join("01"[outcome.right(arm)] for outcome in replay.outcomes) for arm in measured([replay])},
     }

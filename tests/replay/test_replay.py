@@ -11,7 +11,7 @@ from learner.policy import LearnPolicy
 from learner.recipe import Recipe
 from learner.replay import Replayer, ReplaySpec
 from learner.replay_log import Event, Pair
-from learner.replay_metrics import UserReplay
+from learner.replay_metrics import UserReplay, measured
 from learner.replay_pool import Job, fresh_store, replay_users, shares
 from store.paths import Home
 from store.records import Correction, Interaction, Rating
@@ -93,6 +93,18 @@ def test_the_same_seed_gives_the_same_replay(model: ModelFile, events: tuple[Eve
     one, two = (_replay(model, events, tmp_path / name, spec) for name in "ab")
     assert one.outcomes == two.outcomes
     assert [replace(run, seconds=0) for run in one.runs] == [replace(run, seconds=0) for run in two.runs]
+
+
+def test_past_answers_are_shown_after_they_were_given(
+    model: ModelFile, events: tuple[Event, ...], tmp_path: Path
+) -> None:
+    """Two more arms when asked for; without an adapter both are the base's."""
+    found = _replay(model, events, tmp_path, ReplaySpec(learning=False, retrieve=2))
+    assert measured([found]) == ("off", "on", "retrieval", "both")
+    assert found.outcomes[0].retrieval == found.outcomes[0].off
+    assert all(outcome.both == outcome.retrieval for outcome in found.outcomes)
+    plain = _replay(model, events, tmp_path / "plain", ReplaySpec(learning=False))
+    assert measured([plain]) == ("off", "on")
 
 
 def test_users_spread_over_processes_give_what_one_process_gives(

@@ -10,7 +10,7 @@ import pytest
 
 from cli.report.page import write
 from cli.report.replay_page import replay_page
-from cli.report.replay_tables import ReplayMeta, duration, error_table, learning_table, replay_data
+from cli.report.replay_tables import ReplayMeta, arms_table, duration, error_table, learning_table, replay_data
 from learner.replay_metrics import Check, Outcome, Run, UserReplay
 from store.errors import UsageError
 
@@ -102,3 +102,21 @@ def test_a_report_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) ->
 def test_durations_read_naturally(seconds: float, words: str) -> None:
     """Seconds up to ten minutes, minutes above."""
     assert duration(seconds) == words
+
+
+def test_past_answers_in_the_prompt_are_shown_where_they_were_asked_for() -> None:
+    """A table and lines of four ways; without learning only the base's two; none when nobody asked."""
+    asked = [
+        replace(one, outcomes=tuple(replace(o, retrieval=o.on, both=True) for o in one.outcomes)) for one in REPLAYS
+    ]
+    meta = replace(META, retrieve=3)
+    assert [row[:2] for row in arms_table(asked, meta).rows] == [
+        ("without learning", "50.0"), ("with learning", "25.0"), ("past answers in the prompt", "25.0"),
+        ("both", "0.0"),
+    ]  # fmt: skip
+    assert [row[0] for row in arms_table(asked, replace(meta, learning=False)).rows] == [
+        "without learning", "past answers in the prompt",
+    ]  # fmt: skip
+    assert "past answers in the prompt" in replay_page(asked, meta)
+    assert "past answers in the prompt" not in replay_page(REPLAYS, META)
+    assert replay_data(asked, meta)["together"]["both"]["error"]["percent"] == 0.0
