@@ -21,19 +21,21 @@ from cli.demo.owners import OWNERS, requests
 from feedback.engine import Engine
 from feedback.models import check_model, embedded_model, probe_pairs
 from learner.base import Base, load_base
-from learner.export import from_gguf, to_gguf
+from learner.challenge import replayed
+from learner.cycle import starting_point
+from learner.export import to_gguf
 from learner.exposure import auc, likelihoods
 from learner.forget import Tools, forget, plan
-from learner.material import served
+from learner.material import gather, served
 from learner.policy import LearnPolicy
 from learner.train import train
 from store.memory import MemoryStore
 from store.records import Adapter, Correction, Example, Interaction, Message
 
 SLICES = ("older", "newest")
-HABITS, SAYINGS, KEPT = 8, 24, 60
+HABITS, SAYINGS = 8, 24
 THINGS = ("safe", "locker", "gate", "garage", "shed", "bike lock", "alarm panel", "cellar door", "mail box", "cabinet")
-POLICY = LearnPolicy(slice_size=30, replay_size=60)
+POLICY = LearnPolicy()
 Probe = list[tuple[str, str]]
 
 
@@ -61,7 +63,7 @@ def _row(engine: Engine, base: Base, probe: Probe, name: str, seed: int) -> dict
         said = _slice(number, seed)
         _teach(store, engine, said, number)
         steps += POLICY.recipe.steps(len(said))
-        _learn(store, base, probe)
+        _learn(store, engine, base, probe)
     gone = [
         one.id for one in store.all(Interaction)
         if one.messages[0].content.startswith("the code") and int(one.time // 1000) == SLICES.index(name)
@@ -76,7 +78,7 @@ def _row(engine: Engine, base: Base, probe: Probe, name: str, seed: int) -> dict
     began = time.process_time()
     nothing = MemoryStore()
     nothing.add_all([*store.all(Interaction), *store.all(Correction)])
-    _learn(nothing, base, probe)
+    _learn(nothing, engine, base, probe)
     return {
         "slice": name, "forgotten": len(gone), "never told": len(never), "before": before, "after": after,
         "adapters destroyed": len(done.destroyed), "learned again": done.rebuilt.corrections,
@@ -125,19 +127,18 @@ def _teach(store: MemoryStore, engine: Engine, said: Sequence[tuple[str, str]], 
         store.add_all([asked, Correction(interaction=asked.id, corrected=wanted, time=asked.time)])
 
 
-def _learn(store: MemoryStore, base: Base, probe: Probe) -> None:
-    """Continue the serving adapter on what is new."""
-    parent = store.active("personal")
-    record = store.last(Adapter, digest=parent) if parent else None
-    known = set(record.examples) if record else set()
-    fresh = [one for one in store.examples() if one.id not in known]
-    keep = [_example(*pair) for pair in probe[:KEPT]]
-    start = from_gguf(store.artefact(parent), base.geometry, base.digest) if parent else None
-    weights = train(base, fresh, keep, POLICY.recipe, start=start)
+def _learn(store: MemoryStore, engine: Engine, base: Base, probe: Probe) -> None:
+    """Continue the serving adapter on what is new, as a learning run trains, past its gate."""
+    now = served(store, engine)
+    material = gather(store, now.learned, probe, POLICY.gate)
+    start, _ = starting_point(base, now, POLICY.recipe)
+    weights = train(base, material.fresh, replayed(material, POLICY), POLICY.recipe, start=start)
     name = store.put_artefact(to_gguf(weights, base.geometry, base.digest))
-    examples = tuple(sorted(known | {one.id for one in fresh}))
-    now = time.time()
-    store.add(Adapter(slot="personal", digest=name, base=base.digest, parent=parent, examples=examples, time=now))
+    examples = tuple(sorted(one.id for one in material.corrections))
+    parent = now.personal[0] if now.personal else None
+    store.add(
+        Adapter(slot="personal", digest=name, base=base.digest, parent=parent, examples=examples, time=time.time())
+    )
     store.activate("personal", name, "bench")
 
 

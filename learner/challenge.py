@@ -15,11 +15,13 @@ from learner.export import to_gguf
 from learner.gate import GatePolicy, Pair, Ruling, decide, fold_groups, fold_of
 from learner.journal import Journal, Steps
 from learner.judge import ItemScore, Stack, compare, compare_exact, score_corrections, score_known, serving
-from learner.lora import LoraWeights, blend
+from learner.lora import LoraWeights
 from learner.material import Material, Served
 from learner.objectives import Reference
 from learner.policy import LearnPolicy, Progress
+from learner.regmean import Moments, moments, restrained
 from learner.train import train
+from store.errors import NotEligible
 from store.records import Example, Slice, digest
 
 OWN_COPIES = 4  # most times one of the owner's own answers is in what is replayed
@@ -36,6 +38,7 @@ class Run:
     policy: LearnPolicy
     start: LoraWeights  # of the personal adapter
     under: LoraWeights | None  # the shared adapter
+    kept: Moments | None = None  # of what the base's own skills send through it
     progress: Progress | None = None
     journal: Journal = field(default_factory=Journal)
     reference: Reference = field(default_factory=Reference)
@@ -65,6 +68,7 @@ class _Challenger:
     """Weights that have not seen `held_out`; everything else they may have."""
 
     weights: LoraWeights
+    own: Moments
     material: Material  # without what was held out
     held_out: tuple[Example, ...]
 
@@ -72,23 +76,23 @@ class _Challenger:
 def contest(run: Run) -> Outcome:
     """Cross-fit, and train the final adapter if the gain is proven.
 
-    Goes through the policy's strengths, from the whole way between old and new adapter to a part of it, until no
-    protected slice falls; the evidence is measured anew for each, so that it speaks of what would be served.
+    Goes through the policy's restraints, from the loosest to the tightest, until no protected slice falls; the evidence
+    is measured anew for each, so that it speaks of what would be served.
     """
     challengers = _challengers(run)
     outcome = Outcome(decide([], (), run.policy.gate), b"", Checked())
-    final: LoraWeights | None = None
+    final: _Challenger | None = None
     if not challengers:  # all requests fell into one group: nothing would be left to train on
         return outcome
-    for strength in run.policy.strengths:
-        outcome = _first_look(run, challengers[0], strength)
+    for restraint in run.policy.restraints:
+        outcome = _look(run, challengers[0], restraint)
         if outcome.ruling.decision == "reject":
             continue
-        ruling = decide(_evidence(run, challengers, strength), (), run.policy.gate)
+        ruling = decide(_evidence(run, challengers, restraint), (), run.policy.gate)
         if ruling.decision != "adopt":
             return Outcome(ruling, outcome.data, outcome.checked)
-        final = final or _train(run, run.material, "final")
-        outcome = _last_look(run, final, strength, ruling)
+        final = final or _trained(run, run.material, (), "final")
+        outcome = _last_look(run, final, restraint, ruling)
         if outcome.ruling.decision == "adopt":
             return outcome
     return outcome
@@ -173,7 +177,7 @@ def _challengers(run: Run) -> list[_Challenger]:
         )
         held_out = tuple(one for one in material.fresh if one not in outside.fresh)
         if outside.fresh:
-            made.append(_Challenger(_train(run, outside, "challenger", len(made)), outside, held_out))
+            made.append(_trained(run, outside, held_out, "challenger", len(made)))
         if sum(len(one.held_out) for one in made) >= gate.target_evidence:
             break
     return made
@@ -184,34 +188,32 @@ def _outside(examples: Sequence[Example], folds: frozenset[int], gate: GatePolic
     return tuple(one for one in examples if fold_of(one.request, gate) not in folds)
 
 
-def _first_look(run: Run, challenger: _Challenger, strength: float) -> Outcome:
-    """Does one challenger lose an old skill? The held-out evidence is not looked at."""
-    data = _bytes(run, challenger.weights, strength)
+def _look(run: Run, challenger: _Challenger, restraint: float) -> Outcome:
+    """Does it lose an old skill? The held-out evidence is not looked at."""
+    data = _bytes(run, challenger, restraint)
     checked = check(run.engine, run.now, _stack(run, data), challenger.material, run.policy, run.known)
     return Outcome(decide([], checked.slices, run.policy.gate), data, checked)
 
 
-def _evidence(run: Run, challengers: Sequence[_Challenger], strength: float) -> list[Pair]:
+def _evidence(run: Run, challengers: Sequence[_Challenger], restraint: float) -> list[Pair]:
     """What every challenger makes of what it has not seen."""
     pairs: list[Pair] = []
     for number, one in enumerate(challengers):
-        data = _bytes(run, one.weights, strength)
+        data = _bytes(run, one, restraint)
         measure = partial(evidence, run.engine, one.held_out, run.now.stack, _stack(run, data))
-        pairs += run.journal.noted(f"evidence {number} at {strength}", measure)
+        pairs += run.journal.noted(f"evidence {number} at {restraint}", measure)
     return pairs
 
 
-def _last_look(run: Run, final: LoraWeights, strength: float, proven: Ruling) -> Outcome:
+def _last_look(run: Run, final: _Challenger, restraint: float, proven: Ruling) -> Outcome:
     """Check the adapter that would serve; a fallen slice overrules the proven gain."""
-    data = _bytes(run, final, strength)
-    checked = check(run.engine, run.now, _stack(run, data), run.material, run.policy, run.known)
-    fallen = decide([], checked.slices, run.policy.gate)
-    if fallen.decision != "reject":
-        return Outcome(proven, data, checked)
-    return Outcome(replace(proven, decision="reject", reason=fallen.reason), data, checked)
+    found = _look(run, final, restraint)
+    if found.ruling.decision != "reject":
+        return replace(found, ruling=proven)
+    return replace(found, ruling=replace(proven, decision="reject", reason=found.ruling.reason))
 
 
-def _train(run: Run, material: Material, phase: str, number: int = 0) -> LoraWeights:
+def _trained(run: Run, material: Material, held_out: tuple[Example, ...], phase: str, number: int = 0) -> _Challenger:
     """Train on the fresh corrections of `material` with replay of the rest, from where the journal left off."""
     report = run.progress
 
@@ -225,12 +227,30 @@ def _train(run: Run, material: Material, phase: str, number: int = 0) -> LoraWei
             start=run.start, under=run.under, reference=run.reference, progress=tell, steps=steps,
         )
 
-    return run.journal.trained(f"{phase} {number}", work)
+    weights = run.journal.trained(f"{phase} {number}", work)
+    return _Challenger(weights, asked(run.base, material, run.policy), material, held_out)
 
 
-def _bytes(run: Run, weights: LoraWeights, strength: float) -> bytes:
-    """The adapter `strength` of the way from where training started, as bytes."""
-    return to_gguf(blend(run.start, weights, strength), run.base.geometry, run.base.digest)
+def held(base: Base, material: Material, policy: LearnPolicy) -> Moments | None:
+    """What the base's own skills send through it; None without any."""
+    return moments(base, material.probe[: policy.held_size], max_tokens=policy.recipe.max_tokens)
+
+
+def asked(base: Base, material: Material, policy: LearnPolicy) -> Moments:
+    """What the owner's newest corrections send through the base.
+
+    Raises:
+        NotEligible: none fits.
+    """
+    found = moments(base, material.corrections[-policy.held_size :], max_tokens=policy.recipe.max_tokens)
+    if found is None:
+        raise NotEligible("No correction is short enough to learn from.", code="nothing_to_learn")
+    return found
+
+
+def _bytes(run: Run, one: _Challenger, restraint: float) -> bytes:
+    """The adapter held to what the base knows, as bytes."""
+    return to_gguf(restrained(one.weights, one.own, run.kept, restraint), run.base.geometry, run.base.digest)
 
 
 def _stack(run: Run, data: bytes) -> Stack:

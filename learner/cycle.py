@@ -4,7 +4,7 @@
 2. Cross-fit: for some folds of requests after the others, train a challenger on everything outside them and score
    the fresh corrections inside, through llama.cpp, against what serves now. Neither has ever seen them.
 3. Ask the gate whether the gain is real; if so, train the final adapter on everything and check what must not be
-   lost. Where something is, go only part of the way from the old adapter to the new (`challenge.contest`).
+   lost. Where something is, hold the adapter closer to the base on the base's own inputs (`regmean`).
 4. Adopt: bytes first, then adapter, verdict and activation in one transaction, so that a crash at any point
    leaves the old adapter serving.
 
@@ -16,11 +16,11 @@ from dataclasses import asdict, replace
 
 from feedback.engine import Engine
 from learner.base import Base, load_base
-from learner.challenge import Checked, Run, check, contest, evidence, replayed
+from learner.challenge import Checked, Run, check, contest, evidence, held, replayed
 from learner.export import from_gguf
 from learner.gate import Ruling, decide
 from learner.journal import Journal
-from learner.judge import serving
+from learner.judge import ItemScore, serving
 from learner.lora import LoraSpec, LoraWeights, fresh
 from learner.material import Material, Probe, Served, gather, served
 from learner.objectives import Reference
@@ -73,11 +73,15 @@ def learn(
 
 
 def judge_adapter(
-    store: StoreBase, engine: Engine, data: bytes, *, slot: Slot, probe: Probe, policy: LearnPolicy
-) -> tuple[Verdict, Adapter]:
+    store: StoreBase, engine: Engine, data: bytes, *, slot: Slot, probe: Probe, policy: LearnPolicy,
+    known: dict[str, ItemScore] | None = None,
+) -> tuple[Verdict, Adapter]:  # fmt: skip
     """Judge any adapter for `slot` against what serves now, without adopting it or writing anything.
 
     Evidence are the fresh corrections, or all of them where too few are fresh. The engine serves as before.
+
+    Args:
+        known: scores of protected items under what serves now, by example id; what is missing is measured and added.
     Raises:
         IntegrityError: damaged bytes, or made for another base.
     """
@@ -89,7 +93,7 @@ def judge_adapter(
     name = digest(data)
     after = now.with_adapter(slot, name, data)
     pairs = evidence(engine, items, now.stack, after)
-    checked = check(engine, now, after, material, policy)
+    checked = check(engine, now, after, material, policy, known)
     ruling = decide(pairs, checked.slices, policy.gate)
     adapter = Adapter(slot=slot, digest=name, base=engine.model.digest, time=time.time())
     return _verdict(name, ruling, started, checked), adapter
@@ -130,7 +134,8 @@ def _reseeded(store: StoreBase, policy: LearnPolicy) -> LearnPolicy:
 
 def _taken_up(journal: Journal, material: Material, now: Served, engine: Engine, policy: LearnPolicy) -> Material:
     """The material of the run that was cut off, where there is one and nothing it rests on has changed."""
-    rest = [asdict(policy.recipe), asdict(policy.gate), policy.strengths, policy.slice_size, policy.replay_size]
+    rest = [asdict(policy.recipe), asdict(policy.gate), policy.restraints, policy.held_size, policy.slice_size,
+            policy.replay_size]
     stack = [name for name, _ in now.stack]
     probe = [one.id for one in (*material.probe, *material.guard)]
     identity = digest(canonical([engine.model.digest, stack, probe, rest]))
@@ -158,7 +163,8 @@ def _prepare(
     if base.digest != engine.model.digest:
         raise IntegrityError("The training base is not the model that serves.", code="foreign_base")
     start, under = starting_point(base, now, policy.recipe)
-    return Run(engine, base, now, material, policy, start, under, progress, journal, Reference(journal.memory))
+    kept = held(base, material, policy)
+    return Run(engine, base, now, material, policy, start, under, kept, progress, journal, Reference(journal.memory))
 
 
 def _record(run: Run, data: bytes) -> tuple[Adapter, bytes]:

@@ -9,25 +9,27 @@ Order: the clean adapter serves and the others are destroyed, then the words are
 again. A crash in between leaves less behind, never more, and forgetting again goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import monotonic, time
 
 from feedback.engine import Engine
 from learner.base import Base, load_base
-from learner.challenge import Checked, check, replayed
+from learner.challenge import Checked, asked, check, held, replayed
 from learner.cycle import starting_point
 from learner.export import to_gguf
 from learner.exposure import Exposure, exposure, likelihoods
 from learner.gate import Ruling, decide
-from learner.judge import Stack
-from learner.lora import LoraWeights, blend
+from learner.judge import ItemScore, Stack
+from learner.lora import LoraWeights
 from learner.material import Material, Probe, Served, gather, served
 from learner.policy import LearnPolicy, Progress
+from learner.regmean import restrained
 from learner.train import train
 from store.base import StoreBase
 from store.records import Activation, Adapter, Example, Spend, Verdict, digest
 
+Hold = Callable[[LoraWeights, float], LoraWeights]  # an adapter and a restraint to the adapter that may serve
 TWIN_SEED = 7919  # added to a run's own seed for the twin's
 
 
@@ -149,9 +151,8 @@ def _rebuild(store: StoreBase, tools: Tools, *, twin: bool) -> tuple[Rebuilt, by
         return Rebuilt(None), (now.personal[1] if now.personal else None)
     base = tools.base or load_base(engine.model, threads=policy.flags.threads)
     began = monotonic()
-    weights = _trained(base, now, material, tools)
-    start, _ = starting_point(base, now, policy.recipe)
-    strength, data, ruling, checked = _best(base, start, weights, now, material, tools)
+    weights, hold = _trained(base, now, material, tools), _hold(base, material, policy)
+    restraint, data, ruling, checked = _best(base, weights, hold, now, material, tools)
     if ruling.decision != "reject":
         _serve(store, data, now, material, policy, ruling, checked, base, monotonic() - began)
     steps = policy.recipe.steps(len(material.fresh))
@@ -161,7 +162,13 @@ def _rebuild(store: StoreBase, tools: Tools, *, twin: bool) -> tuple[Rebuilt, by
         return done, None
     other = replace(policy, recipe=replace(policy.recipe, seed=policy.recipe.seed + TWIN_SEED))
     twin_weights = _trained(base, now, material, replace(tools, policy=other))
-    return done, to_gguf(blend(start, twin_weights, strength), base.geometry, base.digest)
+    return done, to_gguf(hold(twin_weights, restraint), base.geometry, base.digest)
+
+
+def _hold(base: Base, material: Material, policy: LearnPolicy) -> Hold:
+    """How adapters are held to what the base knows."""
+    own, kept = asked(base, material, policy), held(base, material, policy)
+    return lambda weights, restraint: restrained(weights, own, kept, restraint)
 
 
 def _trained(base: Base, now: Served, material: Material, tools: Tools) -> LoraWeights:
@@ -178,18 +185,19 @@ def _trained(base: Base, now: Served, material: Material, tools: Tools) -> LoraW
 
 
 def _best(
-    base: Base, start: LoraWeights, weights: LoraWeights, now: Served, material: Material, tools: Tools
+    base: Base, weights: LoraWeights, hold: Hold, now: Served, material: Material, tools: Tools
 ) -> tuple[float, bytes, Ruling, Checked]:
-    """As far of the way from old to new as loses no old skill: the share, the adapter, and what speaks for it."""
-    strength, data, ruling, checked = 0.0, b"", decide([], (), tools.policy.gate), Checked()
-    for strength in tools.policy.strengths:
-        data = to_gguf(blend(start, weights, strength), base.geometry, base.digest)
+    """Held as loosely as loses no old skill: the restraint, the adapter, and what speaks for it."""
+    restraint, data, ruling, checked = 0.0, b"", decide([], (), tools.policy.gate), Checked()
+    known: dict[str, ItemScore] = {}
+    for restraint in tools.policy.restraints:
+        data = to_gguf(hold(weights, restraint), base.geometry, base.digest)
         after = now.with_adapter("personal", digest(data), data)
-        checked = check(tools.engine, now, after, material, tools.policy)
+        checked = check(tools.engine, now, after, material, tools.policy, known)
         ruling = decide([], checked.slices, tools.policy.gate)
         if ruling.decision != "reject":
             break
-    return strength, data, ruling, checked
+    return restraint, data, ruling, checked
 
 
 def _serve(

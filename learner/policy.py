@@ -16,7 +16,8 @@ class LearnPolicy:
     recipe: Recipe = field(default_factory=Recipe)
     gate: GatePolicy = field(default_factory=GatePolicy)
     flags: PerformanceFlags = field(default_factory=PerformanceFlags)
-    strengths: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6)  # tried in turn: share of the way from old adapter to new
+    restraints: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)  # tried in turn: weight of the base's skills in the merging
+    held_size: int = 400  # of the base's own pairs, never those that judge, that say what to hold
     slice_size: int = 120  # of the owner's items in a protected slice, the newest
     probe_size: int = 240  # of the base's own pairs that judge, the first
     trial_share: float = 0.0  # of the requests, that a new adapter answers until it has proved itself; 0: all at once

@@ -144,7 +144,7 @@ def _be_polite(limits: Limits) -> None:
 def _policy(values: dict[str, Any]) -> LearnPolicy:
     """Rebuild the policy from its JSON."""
     recipe, gate, flags = (values.pop(name) for name in ("recipe", "gate", "flags"))
-    values["strengths"] = tuple(values["strengths"])
+    values["restraints"] = tuple(values["restraints"])
     return LearnPolicy(Recipe(**recipe), GatePolicy(**gate), PerformanceFlags(**flags), **values)
 
 

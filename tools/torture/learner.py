@@ -34,7 +34,7 @@ STAGES = ("train", "checkpoint", "judge", "adopt")
 POLICY = LearnPolicy(
     recipe=Recipe(batch=4, min_steps=4, max_steps=4, lr=5e-3),
     gate=GatePolicy(min_evidence=2, target_evidence=3, groups=1, resamples=200, max_fall=100.0, confidence=0.5),
-    strengths=(1.0,), slice_size=4, replay_size=8,
+    restraints=(1.0,), held_size=8, slice_size=4, replay_size=8,
 )  # fmt: skip
 FRESH = 6  # corrections of one run
 RUNS = 12  # runs in one store
