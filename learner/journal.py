@@ -40,14 +40,23 @@ class Checkpoint:
         self._store, self._file = store, pointer(home)
 
     def load(self) -> bytes | None:
-        """Return the newest whole journal and drop what is older."""
-        found: bytes | None = None
-        for name in self._names():
-            if found is not None:
-                self._store.drop_artefact(name)
-                continue
+        """Return the newest whole journal, and name and keep that one alone.
+
+        One that was being written when the process died must not stay named as the newest: the next writing would take
+        it for whole and let go of the one that is.
+        """
+        names = self._names()
+        for name in names:
             with suppress(IntegrityError):
                 found = self._store.artefact(name)
+                break
+        else:
+            return None
+        for other in names:
+            if other != name:
+                self._store.drop_artefact(other)
+        if names != [name]:
+            write_atomic(self._file, [json.dumps([name]).encode()])
         return found
 
     def save(self, data: bytes) -> None:

@@ -80,6 +80,25 @@ def test_a_crash_while_the_journal_is_written_leaves_the_old_one_or_the_new(owne
     assert not pointer(home).exists()
 
 
+def test_crashes_in_one_writing_after_another_leave_the_last_whole_one(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process after process dies once its journal is named and before it is written."""
+    home, _, store = owner
+    Checkpoint(store, home).save(b"first")
+    for word in (b"second", b"third", b"fourth"):
+        checkpoint = Checkpoint(store, home)
+        assert checkpoint.load() == b"first"
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="killed"):
+            patched.setattr(store, "put_artefact", _killed)
+            checkpoint.save(word)
+    assert Checkpoint(store, home).load() == b"first"
+
+
+def _killed(_: bytes) -> str:
+    raise OSError("killed")
+
+
 def test_a_damaged_journal_is_no_obstacle(owner: Owner) -> None:
     """Bytes that are no journal: the run begins anew."""
     home, _, store = owner
