@@ -96,9 +96,7 @@ def main() -> int:
     return 0 if bad == 0 and good >= 0.9 * options.count else 1
 
 
-def planted(
-    engine: Engine, bench: Bench, kind: str, count: int, seed: int
-) -> Sequence[tuple[str, str]]:
+def planted(engine: Engine, bench: Bench, kind: str, count: int, seed: int) -> Sequence[tuple[str, str]]:
     """Train and judge `count` adapters of a kind; returns (decision, reason) of each."""
     verdicts = []
     for number in range(count):

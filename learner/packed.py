@@ -109,8 +109,9 @@ def attend(
         scores = _scores(spec, part[0], part[1], group.length)
         tanh: tuple[torch.Tensor, ...] = ()
         if spec.cap:
-            tanh = (torch.tanh(scores / spec.cap),)
-            scores = tanh[0] * spec.cap + _mask(spec, group.length, scores.dtype)
+            capped = torch.tanh(scores / spec.cap)
+            tanh = (capped.to(q.dtype),)
+            scores = capped * spec.cap + _mask(spec, group.length, scores.dtype)
         p = torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype)
         _join(spec, torch.bmm(p, part[2]), group, out)
         kept.append((*part, p, *tanh))
@@ -133,7 +134,11 @@ def attend_backward(
 
 
 def _scores(spec: Attention, q: torch.Tensor, k: torch.Tensor, length: int) -> torch.Tensor:
-    """Scaled scores [count * kv heads, heads / kv heads * length, length], masked unless they will be capped."""
+    """Scaled scores [count * kv heads, heads / kv heads * length, length], masked unless they will be capped.
+
+    float32 whatever the type of the rest: rounded to bfloat16 before the softmax they were most of its error.
+    """
+    q, k = q.float(), k.float()
     if spec.cap:
         return _times(q, k.transpose(1, 2), spec.scale)
     mask = _mask(spec, length, q.dtype)  # a view of the same rows for every sequence and key-value head
