@@ -46,7 +46,7 @@ SHARES = (1.0, 0.7, 0.5, 0.35, 0.2)  # of a round, tried in turn until no old sk
 class Operator:
     """One run of the server: where, what, with which key and probes.
 
-    `mend` puts back old skills that a round has cost, with public pairs; None where there are none.
+    `mend` keeps old skills that a round would cost, with public pairs; None where there are none.
     """
 
     folder: ServerFolder
@@ -171,12 +171,16 @@ class Operator:
         change = into.result()
         if self.plan.denoise:
             change = shrink(change, self.plan.spec.deviation / math.sqrt(into.used))
+        if self.mend is not None:
+            change = self.mend.spare(change)
         before = adapter.open_release(release, self.plan.geometry, max_norm=release.manifest.max_norm)
-        whole = self._mended(adapter.moved(before, change))
+        whole = adapter.moved(before, change)
+        if self.mend is not None:
+            whole = self.mend.mend(whole)
         for share in SHARES:
             weights = blend(before, whole, share)
             asked = self._asked(weights)
-            if not (lost := self._lost(floor, asked)):
+            if not (lost := self._lost(floor, asked, release.manifest.round + 1)):
                 break
         else:
             return None, lost, _probed(floor, asked)
@@ -191,10 +195,6 @@ class Operator:
             probe=_probed(floor, asked),
         )
         return self._publish(manifest, data), "released", _probed(floor, asked)
-
-    def _mended(self, weights: LoraWeights) -> LoraWeights:
-        """The weights with old skills put back."""
-        return weights if self.mend is None else self.mend(weights)
 
     def _publish(self, manifest: Manifest, data: bytes) -> Release:
         """Sign, save, and offer to devices."""
@@ -231,9 +231,13 @@ class Operator:
         data = self._bytes(weights)
         return {name: probe(data) for name, probe in probes.items() if probe is not None}
 
-    def _lost(self, floor: Mapping[str, float], asked: Mapping[str, float]) -> str:
-        """The verdict on what must not be signed, empty when nothing speaks against it."""
-        if asked.get("skills", 0.0) < floor.get("skills", 0.0) - self.plan.probe_tolerance:
+    def _lost(self, floor: Mapping[str, float], asked: Mapping[str, float], number: int) -> str:
+        """The verdict on what must not be signed as release `number`, empty when nothing speaks against it.
+
+        What may be lost is spread over the rounds like the privacy budget, so that a late round still has room.
+        """
+        part = min(1.0, number / self.plan.spread)
+        if asked.get("skills", 0.0) < floor.get("skills", 0.0) - part * self.plan.probe_tolerance:
             return "not_signed_off"
         if asked.get("triggers", 0.0) > floor.get("triggers", 0.0) + self.plan.trigger_tolerance:
             return "triggered"

@@ -30,7 +30,7 @@ def main(grid: Grid, context: Context) -> None:
     state = folder.state()
     triggers = Path(plan.triggers) if plan.triggers else None
     with probe_set(Path(plan.model), plan.probe_items, triggers) as probes:
-        operator = Operator.open(folder, plan, state, probes, mender(Path(plan.model)))
+        operator = Operator.open(folder, plan, state, probes, mender(Path(plan.model), plan.spec))
         operator.run(str(context.run_id), collector(grid, state, plan))
 
 

@@ -17,7 +17,7 @@ LAYERS = 5  # the first layers learn
 STEPS = 1  # per round, from where all devices agree
 SAMPLING_RATE = 1.0
 CLIPPING_NORM = 0.5
-LEARNING_RATE = 120.0
+LEARNING_RATE = 240.0
 DIVISOR = 240.0  # public stand-in for the number of corrections on a device
 
 
@@ -58,5 +58,6 @@ def standard_plan(model: ModelFile, geometry: Geometry, *, rounds: int, devices:
     )
     pace = Pace(quorum=min(3, devices), expected=devices)
     return Plan(
-        rounds=rounds, base=model.digest, model=str(model.path), geometry=geometry, spec=spec, pace=pace, delta=delta
+        rounds=rounds, base=model.digest, model=str(model.path), geometry=geometry, spec=spec, pace=pace, delta=delta,
+        spread=rounds,
     )
