@@ -24,6 +24,7 @@ from learner.train import train
 from store.errors import NotEligible
 from store.records import Example, Slice, digest
 
+_PART = 40  # of the base's own pairs scored before looking whether more are worth it
 OWN_COPIES = 4  # most times one of the owner's own answers is in what is replayed
 
 
@@ -109,7 +110,7 @@ def evidence(engine: Engine, examples: Sequence[Example], before: Stack, after: 
 
 def check(
     engine: Engine, now: Served, after: Stack, material: Material, policy: LearnPolicy,
-    known: dict[str, ItemScore] | None = None,
+    known: dict[str, ItemScore] | None = None, *, brief: bool = False,
 ) -> Checked:
     """Score what must not be lost, before and after.
 
@@ -118,33 +119,52 @@ def check(
 
     Args:
         known: scores before, by example id; what is missing is measured and added.
+        brief: stop as soon as the base's own skills have fallen too far; the rest is then left out.
     """
     size = policy.slice_size
     known = {} if known is None else known
     guard = material.guard[: policy.probe_size]
     groups = {
-        "probe": guard,
         "own answers": (*material.approved[-size:], *material.earlier[-size:]),
         "fresh corrections": material.fresh[-size:],
     }
-    everything = [example for examples in groups.values() for example in examples]
+    own = [example for examples in groups.values() for example in examples]
     with serving(engine, now.stack, now.stack):
-        _remember(engine, [example for name in groups if name != "probe" for example in groups[name]], known)
+        _remember(engine, own, known)
         engine.set_stack([now.shared] if now.shared else [])
         _remember(engine, guard, known)
         engine.set_stack(after)
-        new = dict(zip((one.id for one in everything), score_known(engine, everything), strict=True))
-    slices = tuple(
+        kept = _score_guard(engine, guard, [known[one.id].exact for one in guard], policy.gate if brief else None)
+        slices = _skills([known[one.id] for one in guard[: len(kept)]], kept)
+        if len(kept) < len(guard):
+            return Checked(slices)
+        new = dict(zip((one.id for one in own), score_known(engine, own), strict=True))
+    slices += tuple(
         compare(name, [known[one.id] for one in examples], [new[one.id] for one in examples])
         for name, examples in groups.items()
         if examples
     )
-    if guard:
-        before, now_right = ([side[one.id] for one in guard] for side in (known, new))
-        slices = (compare_exact("probe, exact", before, now_right), *slices)
-    own = [example.id for name, examples in groups.items() if name != "probe" for example in examples]
-    fixed = tuple(id for id in own if new[id].exact and not known[id].exact)
-    return Checked(slices, fixed, tuple(id for id in own if known[id].exact and not new[id].exact))
+    fixed = tuple(id for id in new if new[id].exact and not known[id].exact)
+    return Checked(slices, fixed, tuple(id for id in new if known[id].exact and not new[id].exact))
+
+
+def _score_guard(
+    engine: Engine, guard: Sequence[Example], exact: Sequence[bool], gate: GatePolicy | None
+) -> list[ItemScore]:
+    """Score the base's own pairs; with a gate only until even the best rest could not save the slice."""
+    scores: list[ItemScore] = []
+    for first in range(0, len(guard), _PART):
+        scores += score_known(engine, guard[first : first + _PART])
+        lost = sum(exact[: len(scores)]) - sum(score.exact for score in scores)
+        best = lost - (len(guard) - len(scores) - sum(exact[len(scores) :]))
+        if gate and len(scores) >= gate.min_slice and 100 * best > gate.max_fall * len(guard):
+            break
+    return scores
+
+
+def _skills(before: Sequence[ItemScore], after: Sequence[ItemScore]) -> tuple[Slice, ...]:
+    """The slices of the base's own pairs, none without pairs."""
+    return (compare_exact("probe, exact", before, after), compare("probe", before, after)) if before else ()
 
 
 def _remember(engine: Engine, examples: Sequence[Example], known: dict[str, ItemScore]) -> None:
@@ -191,7 +211,7 @@ def _outside(examples: Sequence[Example], folds: frozenset[int], gate: GatePolic
 def _look(run: Run, challenger: _Challenger, restraint: float) -> Outcome:
     """Does it lose an old skill? The held-out evidence is not looked at."""
     data = _bytes(run, challenger, restraint)
-    checked = check(run.engine, run.now, _stack(run, data), challenger.material, run.policy, run.known)
+    checked = check(run.engine, run.now, _stack(run, data), challenger.material, run.policy, run.known, brief=True)
     return Outcome(decide([], checked.slices, run.policy.gate), data, checked)
 
 

@@ -6,13 +6,15 @@ from itertools import pairwise
 import pytest
 
 from feedback.engine import Engine
-from feedback.models import ModelFile
+from feedback.models import ModelFile, probe_pairs
 from learner.base import Base
+from learner.challenge import check
 from learner.cycle import judge_adapter, judge_release, learn
 from learner.export import to_gguf
 from learner.fitness import random_adapter
-from learner.gate import GatePolicy
+from learner.gate import GatePolicy, decide
 from learner.lineage import rollback
+from learner.material import gather, served
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
 from learner.train import train
@@ -174,3 +176,16 @@ def test_an_adapter_of_another_base_is_not_continued(
     store.add(Adapter(digest=name, slot="personal", base=digest(b"other"), examples=learned, time=1.0))
     store.add(Activation(slot="personal", adapter=name, reason="old", time=1.0))
     assert learn(store, engine, base, [], POLICY).evidence == 4
+
+
+def test_a_hopeless_adapter_is_refused_after_part_of_the_pairs(engine: Engine, base: Base) -> None:
+    """What has lost too much already is refused on fewer pairs, by the same slice; what keeps all sees every pair."""
+    store, data = MemoryStore(), to_gguf(random_adapter(base, size=2.0), base.geometry, base.digest)
+    now, gate = served(store, engine), POLICY.gate
+    material = gather(store, now.learned, probe_pairs(engine.model.path), gate)
+    after = now.with_adapter("personal", digest(data), data)
+    full, brief = (check(engine, now, after, material, POLICY, brief=brief).slices for brief in (False, True))
+    assert full[0].name == brief[0].name == "probe, exact"
+    assert gate.min_slice <= brief[0].count < full[0].count == POLICY.probe_size
+    assert decide([], full, gate).decision == decide([], brief, gate).decision == "reject"
+    assert check(engine, now, now.stack, material, POLICY, brief=True).slices[0].count == POLICY.probe_size
