@@ -10,12 +10,12 @@ export const corrected = (turn) => (turn.corrected ?? null) !== null && turn.sta
 
 // Build the node of one exchange. `on` holds what the chat does: again(turn), changed(), focus(turn), gone(turn), learn().
 export function exchange(turn, on) {
-	const words = h("p", { class: "text", dir: "auto" }, turn.answer);
+	const words = p("text", turn.answer);
 	const body = turn.error ? [words, failure(turn.error, () => on.again(turn))]
 		: turn.streaming ? [turn.answer ? words : thinking(), div("row", button("stop", turn.abort, { sign: "stop", kind: "quiet" }))]
 		: finished(turn, on, words);
 	const node = h("article", { class: "exchange", tabindex: "-1", "aria-label": t("exchange"), "aria-busy": turn.streaming ? "true" : false },
-		h("p", { class: "request", dir: "auto" }, turn.request), div("answer", ...body));
+		p("request", turn.request), div("answer", ...body));
 	node.words = words;
 	return node;
 }

@@ -4,7 +4,7 @@ let csrf = "";
 const UNSAFE = ["POST", "PUT", "PATCH", "DELETE"];
 
 // What went wrong, by stable code; `status` 0 means the daemon did not answer.
-export class Refused extends Error {
+class Refused extends Error {
 	constructor(status, body) {
 		const error = body?.error ?? {};
 		super(error.message ?? "");
@@ -16,22 +16,17 @@ export class Refused extends Error {
 
 // Exchange the one-time token for a cookie, or pick up the session the cookie holds. Raises Refused (401).
 export async function signIn(token) {
-	const answer = token
-		? await request("POST", "/auth/session", { token })
-		: await request("GET", "/auth/session");
+	const answer = await (token ? request("POST", "/auth/session", { token }) : request("GET", "/auth/session"));
 	csrf = (await answer.json()).csrf;
 }
 
 async function request(method, path, body, signal) {
 	const headers = {};
-	if (body !== undefined) headers["Content-Type"] = "application/json";
+	if (body) headers["Content-Type"] = "application/json";
 	if (UNSAFE.includes(method) && csrf) headers["X-CSRF-Token"] = csrf;
 	let answer;
 	try {
-		answer = await fetch(path, {
-			method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body),
-			cache: "no-store", redirect: "error",
-		});
+		answer = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body), cache: "no-store", redirect: "error" });
 	} catch (error) {
 		if (error.name === "AbortError") throw error;
 		throw new Refused(0, null);
@@ -45,7 +40,7 @@ let lost = () => {};
 export function onSignedOut(act) { lost = act; }
 
 // Ask for `path` and return its JSON; a stale CSRF word is renewed once.
-export async function call(method, path, body) {
+async function call(method, path, body) {
 	const answer = await renewed(() => request(method, path, body));
 	return answer.status === 204 ? {} : answer.json();
 }
@@ -73,13 +68,14 @@ export const remove = (path) => call("DELETE", path);
 export async function* stream(path, body, signal) {
 	const answer = await renewed(() => request("POST", path, { ...body, stream: true }, signal));
 	const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+	const cut = new Refused(0, { error: { code: "cut" } });
 	let rest = "";
 	while (true) {
 		const { value, done } = await reader.read().catch((error) => {
 			if (error.name === "AbortError") throw error;
-			throw new Refused(0, { error: { code: "cut", message: "" } });
+			throw cut;
 		});
-		if (done) throw new Refused(0, { error: { code: "cut", message: "" } });
+		if (done) throw cut;
 		rest += value;
 		const lines = rest.split("\n");
 		rest = lines.pop();
@@ -119,12 +115,7 @@ export async function refreshStatus() {
 // What `path` answers, asked for by `load`: data, or the fault that kept it away; `draw` follows each time.
 export function source(path, draw) {
 	const one = { data: null, fault: null, load: async () => {
-		try {
-			one.data = await get(path);
-			one.fault = null;
-		} catch (error) {
-			one.fault = error;
-		}
+		one.fault = await get(path).then((data) => { one.data = data; return null; }, (error) => error);
 		draw();
 	} };
 	return one;

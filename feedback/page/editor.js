@@ -9,7 +9,7 @@ const LARGEST = 1_000_000; // cells of the table; beyond it the middle is shown 
 const TAGS = { same: "span", removed: "del", added: "ins" };
 
 // Return [kind, text] pairs that turn `before` into `after`; kind is "same", "removed" or "added".
-export function wordDiff(before, after) {
+function wordDiff(before, after) {
 	const a = before.match(WORDS) ?? [];
 	const b = after.match(WORDS) ?? [];
 	let start = 0;
@@ -48,10 +48,12 @@ function changes(a, b) {
 // Neighbours of one kind become one stretch; within a change, what went stands before what came.
 function joined(parts) {
 	const out = [];
-	let run = { same: "", removed: "", added: "" };
+	const run = { same: "", removed: "", added: "" };
 	const flush = () => {
-		for (const [kind, text] of Object.entries(run)) if (text) out.push([kind, text]);
-		run = { same: "", removed: "", added: "" };
+		for (const kind in run) {
+			if (run[kind]) out.push([kind, run[kind]]);
+			run[kind] = "";
+		}
 	};
 	for (const [kind, text] of parts) {
 		if (kind === "same" ? run.removed || run.added : run.same) flush();

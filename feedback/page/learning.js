@@ -98,7 +98,7 @@ function run(one) {
 // What is now answered right that was not (fixed), or no longer is (broken).
 function examples(kind, all) {
 	if (!all?.length) return null;
-	const items = all.map((one) => li("", h("p", { class: "soft", dir: "auto" }, one.request), diffView(one.before, one.after ?? "")));
+	const items = all.map((one) => li("", p("soft request", one.request), diffView(one.before, one.after ?? "")));
 	const node = details(t(kind, { n: all.length }), kind, ul("examples", items));
 	node.open = kind === "broken" || items.length <= SHOWN;
 	return node;

@@ -15,7 +15,7 @@ export function row(one, on) {
 	const set = (name, parts, options) => button(name, () => void change([one], parts, on), options);
 	const gone = one.state === "discarded";
 	return h("li", { class: "item", tabindex: "-1" }, box, div("body",
-		h("p", { class: "request", dir: "auto" }, one.request), diffView(one.answer, one.corrected),
+		p("request", one.request), diffView(one.answer, one.corrected),
 		one.reason && p("small", span("soft", `${t("reason")}: `), one.reason),
 		div("row split", p("meta", states(one), time(one.created)), div("row",
 			one.state !== "accepted" && set("accept", { state: "accepted" }, { sign: "check", kind: "quiet" }),

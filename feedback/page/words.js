@@ -22,7 +22,8 @@ export function setLanguage(name) {
 // The forms of `key`, whose dots lead through the groups; undefined where there are none.
 function forms(key) {
 	const found = key.split(".").reduce((at, part) => at?.[part], PHRASES);
-	return found?._ ?? (Array.isArray(found) ? found : undefined);
+	const words = found?._ ?? found;
+	return typeof words === "string" ? words.split("|") : undefined;
 }
 
 // The words for `key`, with {name} replaced by values.name; n = 1 has a form of its own where there is one.
