@@ -131,18 +131,20 @@ def token_path(session: Session) -> Path:
 
 
 def check_model_fits(session: Session) -> None:
-    """Refuse a model that this machine's free memory cannot hold, before llama.cpp tries.
+    """Refuse a model that this machine's free memory cannot hold, before it is read; then check it.
 
     Raises:
         CorrigibleError: too large (code ``model_too_large``); what `Session.model` raises.
     """
     import psutil
 
-    size, free = session.model().path.stat().st_size, psutil.virtual_memory().available
+    path = session.config.model.path
+    size, free = path.stat().st_size if path and path.is_file() else 0, psutil.virtual_memory().available
     if size > free:
         message = f"The model needs {size / 1e9:.1f} GB and {free / 1e9:.1f} GB of memory are free."
         hint = "Close other programs, or set `path` under [model] to a smaller GGUF."
         raise CorrigibleError(message, hint=hint, code="model_too_large")
+    session.model()
 
 
 def ask(found: Running, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON

@@ -3,6 +3,7 @@
 Pure: plain lists and numpy, nothing of llama.cpp.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -120,6 +121,6 @@ def common(a: Sequence[int], b: Sequence[int]) -> int:
 
 def finite(value: float) -> float:
     """Return `value`; raises IntegrityError when the model's numbers have run away."""
-    if not np.isfinite(value):
+    if not math.isfinite(value):
         raise IntegrityError("The model or an adapter gives numbers that are not finite.", hint="Roll back.")
     return value

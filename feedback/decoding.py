@@ -4,6 +4,7 @@ Pure numpy and strings; knows nothing of llama.cpp.
 """
 
 import codecs
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,6 +61,14 @@ def log_probabilities(logits: Logits, tokens: Sequence[int] | NDArray[np.int32])
     np.exp(logits, out=logits)
     result: NDArray[np.float32] = wanted - np.log(logits.sum(axis=1))
     return result
+
+
+def log_probability(logits: Logits, token: int) -> float:
+    """Return the natural-log probability of one token under logits [vocab], which are overwritten."""
+    logits -= logits.max()
+    wanted = float(logits[token])
+    np.exp(logits, out=logits)
+    return wanted - math.log(float(logits.sum()))
 
 
 class GrowingText:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from feedback.answers import Answer, Finish, finite
-from feedback.decoding import GrowingText, Logits, choose, likeliest, log_probabilities
+from feedback.decoding import GrowingText, Logits, choose, likeliest, log_probability
 from feedback.llama import Grammar, Vocabulary
 from feedback.runner import Pin, Runner
 from feedback.slots import Stack
@@ -107,7 +107,7 @@ def grow(
             if token is None:
                 finish = "stop"
                 break
-            logprobs.append(float(log_probabilities(logits[None], [token])[0]))
+            logprobs.append(log_probability(logits, token))
             if words.ends(token):
                 finish = "stop"
                 break

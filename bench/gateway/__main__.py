@@ -1,147 +1,199 @@
 """What HTTP costs: `python -m bench.gateway`. Prints one JSON object.
 
-The same prompts, greedy, one thread, in turns: through the gateway as a stream over loopback, and bare through
-`llama_cpp.Llama` in this process. Rates and first tokens are medians; ratios mean something on a loaded machine too.
-Then a hundred swaps of adapters under four streams.
+The gateway serves in a process of its own. This process asks the same prompts, greedy, one thread, in turns: as a
+stream over loopback, and bare through `llama_cpp.Llama` with the same settings. All figures are medians over prompts:
+rates from the first token to the last, the wait for the first, and rates of whole requests, which both go into. Then a
+hundred swaps of adapters under four streams. `--large` takes random weights of 58 million parameters with a vocabulary
+of 32,000 instead of the embedded model.
 """
 
+import argparse
 import json
+import re
 import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import httpx
 import llama_cpp
 
+from bench.gateway.served import serve
 from feedback.models import embedded_model, probe_pairs
-from store.paths import Home
-from store.protectors import KeyFile
-from store.records import digest
-from store.store import Store
-from tests.feedback.micro import adapter
-from tests.gateway.running import Running, running
+from tests.feedback.micro import Shape, write_model
 
-PROMPTS = 40
+LARGE = Shape(width=512, heads=8, layers=8, inner=1408, context=1024, words=32_000)
+TOKENS = 64
+SHORTEST = 10  # tokens of an answer whose rate is taken
+WARM = 3
+REST = 0.05  # seconds before each prompt: people pause, too, and the answer before is being recorded
 SWAPS = 100
 STREAMS = 4
 
 
+@dataclass(frozen=True)
+class Served:
+    """A gateway in another process."""
+
+    url: str
+    token: str
+    orders: Connection
+
+    def client(self) -> httpx.Client:
+        """A client that may chat."""
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=60)
+
+
 def main() -> None:
     """Measure and print."""
-    raw = [adapter(embedded_model(), rank=4, scale=0.1, seed=seed) for seed in (1, 2, 3)]
-    table = {digest(data): (digest(data), data) for data in raw}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--prompts", type=int, default=40)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        with (
-            Store.create(Home.locate(folder / "home"), KeyFile()) as store,
-            running(folder, store=store, adapters=table) as served,
-        ):
-            print(json.dumps({"stream": streams(served), "swaps": swaps(served, list(table))}, indent=1))
+        model = write_model(folder / "large.gguf", LARGE) if given.large else embedded_model()
+        with gateway(folder, model) as served:
+            found = {"stream": streams(served, model, given.prompts), "swaps": swaps(served)}
+    print(json.dumps(found, indent=1))
 
 
-def streams(served: Running) -> dict[str, float]:
-    """Tokens per second and first tokens of both, prompt by prompt in turns."""
-    path = str(embedded_model())
-    bare = llama_cpp.Llama(path, n_ctx=1024, n_threads=1, n_threads_batch=1, verbose=False)
-    prompts = [prompt for prompt, _ in probe_pairs(embedded_model())[:PROMPTS]]
-    ours: list[tuple[float, float]] = []
-    theirs: list[tuple[float, float]] = []
-    engine: list[tuple[float, float]] = []
-    with served.client() as client:
-        for prompt in [*prompts[:3], *prompts]:
-            ours.append(through(client, prompt))
-            theirs.append(directly(bare, prompt))
-            engine.append(in_process(served, prompt))
-    ours, theirs, engine = ours[3:], theirs[3:], engine[3:]
+@contextmanager
+def gateway(folder: Path, model: Path) -> Iterator[Served]:
+    """A gateway on `model`, until the block ends."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, folder, model))
+    process.start()
+    try:
+        url, token = ours.recv()
+        yield Served(url, token, ours)
+    finally:
+        ours.send(0)
+        process.join(20)
+
+
+def streams(served: Served, model: Path, count: int) -> dict[str, float]:
+    """Both on each prompt, in turns."""
+    bare = llama_cpp.Llama(str(model), n_ctx=1024, n_threads=1, n_threads_batch=1, type_k=0, type_v=0, verbose=False)
+    prompts = [prompt for prompt, _ in probe_pairs(embedded_model())]
+    pairs: list[tuple[Took, Took]] = []
+    connection = HTTPConnection(served.url.removeprefix("http://"))
+    while len(pairs) < count + WARM:
+        time.sleep(REST)
+        prompt = prompts.pop(0)
+        ours = through(served, connection, prompt)
+        if ours.count >= SHORTEST:
+            pairs.append((ours, directly(bare, prompt, ours.prompt)))
     bare.close()
-    rates = [a[1] / b[1] for a, b in zip(ours, theirs, strict=True)]
-    added = [(a[0] - b[0]) * 1e3 for a, b in zip(ours, theirs, strict=True)]
-    over_engine = [(a[0] - b[0]) * 1e3 for a, b in zip(ours, engine, strict=True)]
+    ours, theirs = zip(*pairs[WARM:], strict=True)
     return {
-        "tokens_per_second_over_bare": statistics.median(rates),
-        "added_first_token_ms_p50": statistics.median(added),
-        "added_first_token_ms_over_own_engine_p50": statistics.median(over_engine),
-        "first_token_ms_gateway": statistics.median(a[0] for a in ours) * 1e3,
-        "first_token_ms_bare": statistics.median(b[0] for b in theirs) * 1e3,
-        "tokens_per_second_gateway": statistics.median(a[1] for a in ours),
-        "tokens_per_second_bare": statistics.median(b[1] for b in theirs),
-    }
+        "tokens_per_second_over_bare": statistics.median(a.rate / b.rate for a, b in pairs[WARM:]),
+        "added_first_token_ms_p50": statistics.median((a.first - b.first) * 1e3 for a, b in pairs[WARM:]),
+        "whole_request_tokens_per_second_over_bare": statistics.median(a.whole / b.whole for a, b in pairs[WARM:]),
+        **{f"tokens_per_second_{who}": statistics.median(one.rate for one in took)
+           for who, took in (("gateway", ours), ("bare", theirs))},
+        **{f"first_token_ms_{who}": statistics.median(one.first * 1e3 for one in took)
+           for who, took in (("gateway", ours), ("bare", theirs))},
+        "tokens_p50": statistics.median(one.count for one in ours),
+        "pieces_per_token": sum(one.pieces for one in ours) / sum(one.count - 1 for one in ours),
+    }  # fmt: skip
 
 
-def through(client: httpx.Client, prompt: str) -> tuple[float, float]:
-    """(seconds to the first token, tokens per second) of a stream."""
-    turns = [{"role": "user", "content": prompt}]
-    body = {"messages": turns, "stream": True, "stream_options": {"include_usage": True}}
-    start, first, count = time.perf_counter(), 0.0, 0
-    with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-        for line in answer.iter_lines():
-            if not first and '"content": "' in line and '"content": ""' not in line:
-                first = time.perf_counter() - start
-            if '"completion_tokens"' in line:
-                count = json.loads(line.removeprefix("data: "))["usage"]["completion_tokens"]
-    return first, count / (time.perf_counter() - start)
+@dataclass(frozen=True)
+class Took:
+    """One answer: seconds to its first text, its last text and its end; tokens of prompt and answer; pieces read."""
+
+    first: float
+    last: float
+    end: float
+    prompt: int
+    count: int
+    pieces: int
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second after the first; the end token shows no text."""
+        return (self.count - 2) / max(self.last - self.first, 1e-6)
+
+    @property
+    def whole(self) -> float:
+        """Tokens per second of the request as a whole."""
+        return self.count / self.end
 
 
-def directly(bare: Any, prompt: str) -> tuple[float, float]:  # noqa: ANN401 - llama_cpp's own
-    """The same of llama-cpp-python's own chat stream."""
-    start, first, count = time.perf_counter(), 0.0, 1  # the end token, which it does not count
-    turns = [{"role": "user", "content": prompt}]
-    for chunk in bare.create_chat_completion(turns, stream=True, temperature=0.0, max_tokens=256):
-        if chunk["choices"][0]["delta"].get("content"):
-            first = first or time.perf_counter() - start
-            count += 1
-    return first, count / (time.perf_counter() - start)
-
-
-def in_process(served: Running, prompt: str) -> tuple[float, float]:
-    """The same of our own engine without HTTP."""
-    from store.records import Message
-
+def through(served: Served, connection: HTTPConnection, prompt: str) -> Took:
+    """A stream of the gateway's, read with as little work as possible: the client shares the machine."""
+    headers = {"Authorization": f"Bearer {served.token}", "Content-Type": "application/json"}
+    came: list[tuple[float, bytes]] = []
     start = time.perf_counter()
-    firsts: list[float] = []
-    answer = served.gateway.engine.generate(
-        [Message("user", prompt)], on_token=lambda _: not firsts.append(time.perf_counter() - start)
-    )
-    return firsts[0], answer.tokens_out / (time.perf_counter() - start)
+    connection.request("POST", "/v1/chat/completions", json.dumps(asked(prompt)), headers)
+    answer = connection.getresponse()
+    while piece := answer.read1(65536):
+        came.append((time.perf_counter() - start, piece))
+    end = time.perf_counter() - start
+    shown = [when for when, piece in came if re.search(rb'"content": "[^"]', piece)]
+    counted = [line for line in b"".join(piece for _, piece in came).splitlines() if b'"completion_tokens"' in line]
+    usage = json.loads(counted[0].removeprefix(b"data: "))["usage"]
+    return Took(shown[0], shown[-1], end, usage["prompt_tokens"], usage["completion_tokens"], len(shown))
 
 
-def swaps(served: Running, names: list[str]) -> dict[str, float]:
+def directly(bare: Any, prompt: str, size: int) -> Took:  # noqa: ANN401 - llama_cpp's own
+    """The same of llama-cpp-python's own chat stream; `size` is the prompt's, in tokens."""
+    start, first, last = time.perf_counter(), 0.0, 0.0
+    turns = [{"role": "user", "content": prompt}]
+    for chunk in bare.create_chat_completion(turns, stream=True, temperature=0.0, max_tokens=TOKENS):
+        if chunk["choices"][0]["delta"].get("content"):
+            last = time.perf_counter() - start
+            first = first or last
+    end = time.perf_counter() - start
+    count = bare.n_tokens - size + 1  # the last token is never fed
+    return Took(first, last, end, size, count, count - 1)
+
+
+def swaps(served: Served) -> dict[str, float]:
     """Milliseconds that a swap takes, and what became of the requests meanwhile."""
-    stop, results = threading.Event(), []
+    stop = threading.Event()
+    results: list[tuple[int, str | None]] = []
 
     def ask() -> None:
         with served.client() as client:
             while not stop.is_set():
-                body = {"messages": [{"role": "user", "content": "turn on the light"}], "stream": True}
-                answer = client.post("/v1/chat/completions", json=body)
+                answer = client.post("/v1/chat/completions", json=asked("turn on the light"))
                 results.append((answer.status_code, answer.headers.get("x-corrigible-adapter")))
 
     threads = [threading.Thread(target=ask) for _ in range(STREAMS)]
     for thread in threads:
         thread.start()
-    took = []
-    for number in range(SWAPS):
-        served.store.activate("personal", [None, *names][number % 4], "bench")
-        start = time.perf_counter()
-        served.gateway.catalogue.refresh()
-        took.append((time.perf_counter() - start) * 1e3)
-        time.sleep(0.03)
+    served.orders.send(SWAPS)
+    took = sorted(served.orders.recv())
     stop.set()
     for thread in threads:
         thread.join()
-    ordered = sorted(took)
     return {
         "swaps": SWAPS,
         "ms_p50": statistics.median(took),
-        "ms_p95": ordered[int(0.95 * SWAPS)],
-        "ms_max": ordered[-1],
+        "ms_p95": took[int(0.95 * SWAPS)],
+        "ms_max": took[-1],
         "answers": len(results),
+        "stacks": len({name for _, name in results}),
         "failed": sum(status != 200 for status, _ in results),
         "unnamed": sum(not name for _, name in results),
     }
+
+
+def asked(prompt: str) -> dict[str, object]:
+    """The body of a request."""
+    turns = [{"role": "user", "content": prompt}]
+    return {"messages": turns, "max_tokens": TOKENS, "stream": True, "stream_options": {"include_usage": True}}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Who may call a route: the dependency that every route names."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -16,14 +16,14 @@ _bearer = HTTPBearer(auto_error=False, description="A token of `corrigible gatew
 Given = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def needs(scope: Scope) -> Callable[[Request, Given], Identity]:
+def needs(scope: Scope) -> Callable[[Request, Given], Awaitable[Identity]]:
     """Return a dependency that lets through whoever holds `scope`, by token or by the page's session.
 
     Raises (in the dependency):
         ApiError: 401 without a valid one, 403 without the scope or, for the page, without its CSRF token.
     """
 
-    def check(request: Request, given: Given) -> Identity:
+    async def check(request: Request, given: Given) -> Identity:
         identity = identify(request, given.credentials if given else None)
         if scope not in identity.scopes:
             raise ApiError(403, f"This token has no scope {scope!r}.", code="insufficient_scope")

@@ -6,7 +6,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from queue import SimpleQueue
+from threading import Thread
 
 from feedback.answers import Answer
 from feedback.engine import Stream
@@ -29,6 +31,7 @@ class Desk:
         self._parallel, self._bound = parallel, parallel + waiting
         self._room = asyncio.Semaphore(parallel)
         self._threads = ThreadPoolExecutor(parallel, "answer")
+        self._courier = Courier()
         self._inside = 0
         self._took = 1.0  # seconds that an answer took lately
         self._growing: set[Growth] = set()
@@ -60,7 +63,7 @@ class Desk:
             self._inside -= 1
             raise
         started = time.monotonic()
-        growth = Growth(begin, finished, lambda: self._left(growth, started))
+        growth = Growth(begin, finished, lambda: self._left(growth, started), self._courier)
         self._growing.add(growth)
         self._threads.submit(growth.run)
         await growth.begun
@@ -71,6 +74,7 @@ class Desk:
         for growth in list(self._growing):
             growth.cancel()
         self._threads.shutdown(wait=True)
+        self._courier.close()
 
     def _left(self, growth: "Growth", started: float) -> None:
         """Make room after an answer's end."""
@@ -80,11 +84,40 @@ class Desk:
         self._room.release()
 
 
+class Courier:
+    """Brings news to an event loop behind the back of who has them.
+
+    To wake a loop takes a system call, which gives the interpreter away to the very loop it wakes: a thread that grows
+    an answer would wait for what the loop does with a token before it could begin the next.
+    """
+
+    def __init__(self) -> None:
+        self._news: SimpleQueue[tuple[asyncio.AbstractEventLoop, Callable[[], object]] | None] = SimpleQueue()
+        Thread(target=self._run, name="courier", daemon=True).start()
+
+    def tell(self, loop: asyncio.AbstractEventLoop, news: Callable[[], object]) -> None:
+        """Have the loop call `news` soon, in the order of telling."""
+        self._news.put((loop, news))
+
+    def close(self) -> None:
+        """End when everything is told."""
+        self._news.put(None)
+
+    def _run(self) -> None:
+        """Tell, until the end."""
+        while (told := self._news.get()) is not None:
+            loop, news = told
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(news)
+
+
 class Growth:
     """One answer growing in a thread, read from the event loop."""
 
-    def __init__(self, begin: Callable[[], Stream], finished: Finished, left: Callable[[], None]) -> None:
-        self._begin, self._finished, self._left = begin, finished, left
+    def __init__(
+        self, begin: Callable[[], Stream], finished: Finished, left: Callable[[], None], courier: Courier
+    ) -> None:
+        self._begin, self._finished, self._left, self._courier = begin, finished, left, courier
         self._loop = asyncio.get_running_loop()
         self._ready: deque[Token] = deque()
         self._news = asyncio.Event()
@@ -112,7 +145,8 @@ class Growth:
         """
         while True:
             try:
-                await asyncio.wait_for(self._news.wait(), patience)
+                async with asyncio.timeout(patience):
+                    await self._news.wait()
             except TimeoutError:
                 yield []
                 continue
@@ -127,23 +161,12 @@ class Growth:
         if self._error is not None:
             raise of(self._error)
 
-    async def whole(self) -> Answer:
-        """Wait for the end.
-
-        Raises:
-            ApiError: as `batches`.
-        """
-        async for _ in self.batches(3600.0):
-            pass
-        assert self.answer is not None
-        return self.answer
-
     def run(self) -> None:
         """Grow; the thread's whole work."""
         try:
             with closing(self._begin()) as stream:
                 self._stream, self.stack = stream, stream.stack
-                self._loop.call_soon_threadsafe(self._begin_told)
+                self._courier.tell(self._loop, self._begin_told)
                 if self._cancelled:
                     stream.cancel()
                 for token in stream:
@@ -158,13 +181,13 @@ class Growth:
             self._error = CorrigibleError(f"Internal error ({type(error).__name__}).")
         finally:
             self._over = True
-            self._loop.call_soon_threadsafe(self._end)
+            self._courier.tell(self._loop, self._end)
 
     def _tell(self) -> None:
         """Wake the reader, once for all that comes before it looks."""
         if not self._told:
             self._told = True
-            self._loop.call_soon_threadsafe(self._news.set)
+            self._courier.tell(self._loop, self._news.set)
 
     def _begin_told(self) -> None:
         if not self.begun.done():

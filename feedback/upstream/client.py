@@ -41,11 +41,11 @@ class Preview:
 
 
 class Upstream:
-    """One upstream under its policy."""
+    """One upstream under its policy, left alone for a while when its `breaker` has opened."""
 
     def __init__(self, policy: UpstreamPolicy, store: StoreBase, breaker: Breaker | None = None) -> None:
         self.policy = policy
-        self._store, self._breaker = store, breaker or Breaker()
+        self._store, self.breaker = store, breaker or Breaker()
         self._url = policy.url.rstrip("/") + "/chat/completions"
 
     @property
@@ -57,7 +57,7 @@ class Upstream:
             "when": list(self.policy.when),
             "threshold": self.policy.threshold,
             "consent": self._store.consent("upstream", self.policy.origin) is not None,
-            "resting": self._breaker.open,
+            "resting": self.breaker.open,
         }
 
     def preview(self, messages: Sequence[Message], sampling: Sampling) -> Preview:
@@ -79,16 +79,16 @@ class Upstream:
             raise Failed("ledger") from None
         if consent is None:
             raise Failed("no_consent")
-        if not self._breaker.allow():
+        if not self.breaker.allow():
             raise Failed("resting")
         redaction = Redaction()
         data = request_bytes(self._url, self._key(), self._body(messages, sampling, redaction))
         try:
             given = await self._exchange(data, consent.id)
         except Failed:
-            self._breaker.failed()
+            self.breaker.failed()
             raise
-        self._breaker.succeeded()
+        self.breaker.succeeded()
         return Given(redaction.restore(given.text), given.finish, given.tokens_in, given.tokens_out)
 
     async def _exchange(self, data: bytes, consent: str) -> Given:

@@ -1,6 +1,5 @@
 """Bad input, from the owner's side: a code and a hint each time, nothing lost, nothing half done."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -8,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from store.keys import unlock
 from store.paths import Home
 from store.records import Interaction, Message
 from tests.cli.helpers import Call
+from tests.disk import full, small_disk
 
+__all__ = ["small_disk"]
 ROOT = Path(__file__).parents[2]
 SAID = Interaction(messages=(Message("user", "kept"),), answer="a", model="sha256:" + "0" * 64, time=1.0)
 
@@ -187,34 +188,18 @@ def test_a_folder_that_cannot_be_written(kept: Call, home: Path, tmp_path: Path)
     assert kept("log", "show", SAID.id, "--json").data["corrected"] is None
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a few megabytes, where this user may mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 def test_a_full_disk(call: Call, small_disk: Path) -> None:
     """Exit 1, disk_full and a hint, whether the store is opened or made; with room again it is whole."""
     place, other = ("--home", str(small_disk / "home")), ("--home", str(small_disk / "other"))
     assert call(*place, "init", "--key", "file", "--insecure-key-file").code == 0
     with Session(place=small_disk / "home").store() as store:
         store.add(SAID)
-    filler = small_disk / "filler"
-    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
     making = (*other, "init", "--key", "file", "--insecure-key-file")
-    for words in ((*place, "correct", "--last", "better"), making):
-        result = call(*words, "--json")
-        assert (result.code, result.error["code"]) == (1, "disk_full"), words
-        assert result.error["hint"]
-    filler.unlink()
+    with full(small_disk):
+        for words in ((*place, "correct", "--last", "better"), making):
+            result = call(*words, "--json")
+            assert (result.code, result.error["code"]) == (1, "disk_full"), words
+            assert result.error["hint"]
     assert call(*place, "log", "show", SAID.id, "--json").data["corrected"] is None
     assert call(*place, "doctor", "--json").data["fail"] == 0
     assert call(*making).code == 0

@@ -1,6 +1,7 @@
 """The gateway as a background process: started, seen by other commands, let into, stopped."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cli.runtime import LOCK
+from cli.session import Session
 from tests.cli.helpers import Call
+from tests.feedback.micro import Shape, write_model
 
+EXITS = {"integrity": 13, "model_too_large": 1}
 LIMIT = 240  # seconds, on a machine that others load
 
 
@@ -54,16 +59,35 @@ def test_up_refuses_what_cannot_be_served(ready: Call, home: Path, tmp_path: Pat
     assert ready("--home", str(tmp_path / "none"), "up", "--json").code == 10
     junk = tmp_path / "junk.gguf"
     junk.write_bytes(b"GGUF" + b"\0" * 100)
+    strange = write_model(tmp_path / "strange.gguf", Shape(architecture="mamba"))
+    huge = write_model(tmp_path / "huge.gguf", Shape())
+    os.truncate(huge, 1 << 42)  # sparse: four terabytes to the eye
     for text, code in (
         (f'[model]\npath = "{tmp_path}/missing.gguf"\n', "model_missing"),
         (f'[model]\npath = "{junk}"\n', "integrity"),
+        (f'[model]\npath = "{strange}"\n', "model_unsupported"),
+        (f'[model]\npath = "{huge}"\n', "model_too_large"),
         ('[gateway]\nhost = "0.0.0.0"\n', "exposed"),
         ('[upstream]\nurl = "http://example.org/v1"\nmodel = "x"\n', "config"),
     ):
         (home / "config.toml").write_text(text)
         result = ready("up", "--json")
-        assert result.error["code"] == code
+        assert (result.error["code"], result.code) == (code, EXITS.get(code, 2))
         assert result.error["message"]
+        assert result.error["hint"]
+
+
+def test_up_refuses_where_it_cannot_serve(ready: Call, home: Path) -> None:
+    """Another program has the port, another gateway the store, the key is another store's."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = ready("up", "--port", str(other.getsockname()[1]), "--json")
+    with Session(place=home).store() as store, store.lock(LOCK):
+        held = ready("up", "--port", "0", "--json")
+    next((home / "data").glob("insecure-*")).write_text("00" * 32)
+    locked_out = ready("up", "--port", "0", "--json")
+    found = [(result.code, result.error["code"]) for result in (taken, held, locked_out)]
+    assert found == [(17, "port_taken"), (11, "busy"), (12, "wrong_key")]
+    assert all(result.error["hint"] for result in (taken, held, locked_out))
 
 
 def test_what_would_leave_is_shown_and_consent_names_the_server(ready: Call, home: Path) -> None:

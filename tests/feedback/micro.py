@@ -27,6 +27,7 @@ class Shape:
     layers: int = 2
     inner: int = 96
     context: int = 256
+    words: int = 0  # more tokens in the vocabulary
     seed: int = 0
 
 
@@ -37,9 +38,9 @@ def bytes_as_text() -> list[str]:
     return [chr(byte if byte in plain else next(moved)) for byte in range(256)]
 
 
-def vocabulary() -> list[str]:
-    """Tokens of the micro models: special ones, bytes, merged ones."""
-    return [*SPECIAL, *bytes_as_text(), *(merge.replace(" ", "") for merge in MERGES)]
+def vocabulary(more: int = 0) -> list[str]:
+    """Tokens of the micro models: special ones, bytes, merged ones, `more` that only a model writes."""
+    return [*SPECIAL, *bytes_as_text(), *(merge.replace(" ", "") for merge in MERGES), *(f"w{i}" for i in range(more))]
 
 
 def tensors(shape: Shape) -> dict[str, np.ndarray]:
@@ -51,7 +52,8 @@ def tensors(shape: Shape) -> dict[str, np.ndarray]:
         return (random.standard_normal((out, into)) * 2 / np.sqrt(into)).astype(np.float32)
 
     ones, head = np.ones(width, np.float32), np.ones(width // shape.heads, np.float32)
-    made = {"token_embd": matrix(len(vocabulary()), width), "output": matrix(len(vocabulary()), width)}
+    size = len(vocabulary(shape.words))
+    made = {"token_embd": matrix(size, width), "output": matrix(size, width)}
     if shape.architecture == "gemma2":
         del made["output"]
     made["output_norm"] = ones
@@ -90,7 +92,7 @@ def write_model(path: Path, shape: Shape, *, template: str | None = TEMPLATE) ->
         writer.add_key_length(shape.width // shape.heads)
         writer.add_value_length(shape.width // shape.heads)
         writer.add_sliding_window(32)
-    words = vocabulary()
+    words = vocabulary(shape.words)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(words)

@@ -65,7 +65,7 @@ def far(
             data = answer(body) if callable(answer) else answer
             writer.write(data[:cut] if cut else data)
             await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, StopIteration):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, StopIteration):
             pass
         finally:
             writer.transport.abort() if cut else writer.close()

@@ -17,7 +17,7 @@ STREAMS = 4
 
 
 def test_a_hundred_swaps_under_four_streams(tmp_path: Path) -> None:
-    """No request fails, no swap takes long, and each answer is exactly its own stack's."""
+    """No request fails, and each answer is exactly its own stack's."""
     data = [adapter(embedded_model(), rank=2, scale=0.3, seed=seed) for seed in (1, 2, 3)]
     table = {digest(raw): (digest(raw), raw) for raw in data}
     with running(tmp_path, store=MemoryStore(), adapters=table) as served:
@@ -29,19 +29,15 @@ def test_a_hundred_swaps_under_four_streams(tmp_path: Path) -> None:
         ]
         for thread in threads:
             thread.start()
-        pauses = []
         for number in range(SWAPS):
             name = [None, *table][number % 4]
-            started = time.monotonic()
             activate(served, "personal", name)
-            pauses.append(time.monotonic() - started)
             time.sleep(0.02)
         stop.set()
         for thread in threads:
             thread.join(60)
     assert failures == []
     assert len({stack for stack, _ in answers}) == 4
-    assert sorted(pauses)[SWAPS // 2] < 0.25  # of a machine that others load; `bench/gateway` measures it
     with Engine(check_model(embedded_model())) as alone:
         for stack, text in set(answers):
             alone.set_stack([table[stack]] if stack != "none" else [])
