@@ -19,7 +19,7 @@ from cli.base import Command
 from cli.output import Report, facts, say
 from cli.runtime import Running, running
 from cli.session import Session
-from store.errors import CorrigibleError, DaemonUnreachable, NetworkError
+from store.errors import CorrigibleError, DaemonUnreachable, Locked, NetworkError
 
 PATIENCE = 60.0  # seconds that a start or a stop may take
 
@@ -42,7 +42,7 @@ def up(session: Session, port: int | None, foreground: bool, expose: bool, no_le
     """
     already = running(session.home)
     if already is not None:
-        return _report(session, already, new=False)
+        return _report(session, _serving(session, already), new=False)
     with session.keys() as keys:
         job = prepare(session, port, expose=expose, learner=not no_learner)
         if foreground:
@@ -183,6 +183,26 @@ def _found(session: Session) -> Running:
     return found
 
 
+def _serving(session: Session, found: Running) -> Running:
+    """The gateway that another command starts, once it serves.
+
+    Raises:
+        Locked: it does not come to serve.
+        DaemonUnreachable: it has ended.
+    """
+    end = time.monotonic() + PATIENCE
+    while not found.control:
+        if time.monotonic() > end:
+            hint = f"Repeat in a moment, or end process {found.process} yourself."
+            raise Locked("Another process is starting the gateway.", hint=hint, code="busy")
+        time.sleep(0.05)
+        now = running(session.home)
+        if now is None:
+            raise DaemonUnreachable("The gateway that was starting has ended.", hint="Run `corrigible up` again.")
+        found = now
+    return found
+
+
 def _start(session: Session, job: dict[str, Any]) -> Running:
     """Start the process, hand it the job on stdin, wait until it serves."""
     child = subprocess.Popen(
@@ -204,6 +224,7 @@ def _start(session: Session, job: dict[str, Any]) -> Running:
     said = json.loads(line) if line.strip() else {}
     found = running(session.home)
     if "error" in said:
+        child.wait(PATIENCE)
         raise _error(said["error"])
     if "ready" not in said or found is None:
         raise DaemonUnreachable("The gateway did not start.", hint="`corrigible up --foreground` shows why.")

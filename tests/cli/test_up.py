@@ -77,11 +77,12 @@ def test_up_refuses_what_cannot_be_served(ready: Call, home: Path, tmp_path: Pat
         assert result.error["hint"]
 
 
-def test_up_refuses_where_it_cannot_serve(ready: Call, home: Path) -> None:
-    """Another program has the port, another gateway the store, the key is another store's."""
+def test_up_refuses_where_it_cannot_serve(ready: Call, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program has the port, a gateway that never comes to serve the store, the key is another store's."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = ready("up", "--port", str(other.getsockname()[1]), "--json")
-    with Session(place=home).store() as store, store.lock(LOCK):
+    with monkeypatch.context() as patience, Session(place=home).store() as store, store.lock(LOCK):
+        patience.setattr("cli.up.PATIENCE", 1.0)
         held = ready("up", "--port", "0", "--json")
     next((home / "data").glob("insecure-*")).write_text("00" * 32)
     locked_out = ready("up", "--port", "0", "--json")
