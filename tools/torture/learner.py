@@ -24,7 +24,6 @@ from learner.gate import GatePolicy
 from learner.journal import Checkpoint, Journal
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
-from learner.usage import pointer
 from store.paths import Home
 from store.records import Adapter, Correction, Interaction, Message, Verdict
 from store.store import Store
@@ -59,7 +58,7 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
     model = check_model(embedded_model())
     base = load_base(model)
     home, runs, before = _begin(folder, model, 0), 0, _Seen()
-    number = 0
+    number = verdicts = 0
     while outcome.cycles < cycles:
         seen = _one(home, model, base, draw)
         outcome.cycles += not seen.ended
@@ -72,13 +71,14 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
             before = _Seen() if seen.ended else seen
         with reopen(home) as store:
             outcome.bad += [f"cycle {outcome.cycles}: {problem}" for problem in _problems(store, model)]
-            if not pointer(home).exists() and seen.stage == "adopt":  # killed between the commit and the end
+            if (decided := store.count(Verdict)) > verdicts:  # whatever was done for that verdict is not lost
                 before = _Seen()
+            verdicts = decided
             if seen.ended:
                 runs += 1
                 _teach(store, model, runs)
         if runs == RUNS:
-            number += 1
+            number, verdicts = number + 1, 0
             home, runs, before = _begin(folder, model, number), 0, _Seen()
     return outcome
 
