@@ -1,5 +1,6 @@
 """The server's rounds over an in-process Grid: honest devices are averaged, everybody else is counted."""
 
+import random
 import secrets
 import time
 import tracemalloc
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from federation import adapter, strategy
@@ -23,6 +25,7 @@ from federation.release import Release
 from federation.server import HALTED, SHARES, Operator
 from federation.server_app import collector
 from federation.simulation import LoopGrid
+from federation.state import Node
 from federation.tally import Tally
 from store.records import Spend
 from tests.federation.desk import (
@@ -33,7 +36,7 @@ from tests.federation.desk import (
     make_expected,
     make_fleet,
 )
-from tests.federation.hostile import payload, read_order, signed
+from tests.federation.hostile import ATTACKS, Hostile, payload, read_order, signed
 
 Answer = Callable[[Message], Message | None]
 
@@ -65,6 +68,32 @@ def test_the_release_is_the_mean_of_all_devices(fleet: Fleet) -> None:
     assert mean_b(release) == pytest.approx(0.02, abs=0.002)
     assert (report["accepted"], report["verdict"], release.manifest.cohort) == (3, "released", 3)
     assert report["bytes_in"] == 3 * make_expected().size
+
+
+class OtherGrid:
+    """Flower's public Grid and nothing else, as its simulation runtime offers it."""
+
+    def __init__(self, answers: dict[int, Answer]) -> None:
+        inside = LoopGrid(answers)
+        self.get_node_ids, self.push_messages = inside.get_node_ids, inside.push_messages
+        self.pull_messages = inside.pull_messages
+
+
+def test_any_other_grid_of_flowers_serves_a_round_too(fleet: Fleet) -> None:
+    """Replies that Flower has unpacked itself are judged alike; one that breaks its unpacking stays alone."""
+    chosen: dict[int, Any] = {owner.node_id: honest(owner) for owner in fleet.owners}
+    for number, name in enumerate(("another key", "not numbers", "a part of itself")):
+        attack = ATTACKS[name][0]
+        me = Hostile(Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate(), random.Random(number))
+        fleet.state.enroll(Node(node_id=7 + number, name=f"hostile {number}", device=public_bytes(me.key).hex()))
+        chosen[7 + number] = lambda message, me=me, attack=attack: attack(me, message)
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state)
+    release = operator.run("run", collector(OtherGrid(chosen), fleet.state, fleet.plan))
+    report = fleet.folder.read_reports()[-1]
+    assert (report["accepted"], report["missing"]) == (3, 0)
+    assert {"signature", "unreadable"} < set(report["rejected"])
+    assert sum(report["rejected"].values()) == 3
+    assert mean_b(release) > 0
 
 
 def test_rounds_build_on_each_other(fleet: Fleet) -> None:
