@@ -80,6 +80,13 @@ def open_server(session: Session, server: Path | None) -> "ServerFolder":
     show_default=True,
     help="For those rounds together, per correction, at delta 1e-6.",
 )
+@click.option(
+    "--rule",
+    type=click.Choice(["mean", "trimmed", "median", "norm"]),
+    default="mean",
+    show_default=True,
+    help="How updates are combined; all but mean bear a hostile minority.",
+)
 @click.option("--rollout", type=click.IntRange(0, 100), default=100, show_default=True, help="First share, percent.")
 @click.option("--rate", type=click.FloatRange(1), default=50.0, show_default=True, help="Requests/s of one device.")
 @click.option("--database", default="", help="URL of the state (else SQLite in the folder).")
@@ -101,7 +108,7 @@ def init(session: Session, /, *, server: Path | None, quorum: int, deadline: flo
     if folder.charter.exists():
         raise UsageError(f"A fleet's server is in {folder.root} already.", hint="`corrigible fleet up` runs it.")
     model = session.model()
-    rounds, epsilon, database = given.pop("rounds"), given.pop("epsilon"), given.pop("database")
+    rounds, epsilon, database, rule = (given.pop(name) for name in ("rounds", "epsilon", "database", "rule"))
     charter = Charter(**given)
     plan = standard_plan(model, load_base(model).geometry, rounds=rounds, devices=quorum, epsilon=epsilon)
     if database:
@@ -110,7 +117,7 @@ def init(session: Session, /, *, server: Path | None, quorum: int, deadline: flo
     if database:
         write_atomic(folder.root / "state.url", [database.encode()])
     pace = replace(plan.pace, quorum=quorum, expected=quorum, deadline=deadline)
-    replace(plan, rounds=1, pace=pace).write(folder.plan)
+    replace(plan, rounds=1, pace=pace, rule=rule).write(folder.plan)
     charter.write(folder.charter)
     folder.state().log("fleet made", fleet=fleet_identity(key), operator=charter.operator)
     data: dict[str, Any] = {
@@ -119,6 +126,7 @@ def init(session: Session, /, *, server: Path | None, quorum: int, deadline: flo
         "url": charter.url,
         "base": plan.base,
         "quorum": quorum,
+        "rule": rule,
         "warning": None if quorum >= 20 else "small_quorum",
         "root_key": str(folder.root_key),
     }

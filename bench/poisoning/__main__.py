@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--epsilon", type=float, help="of the one round, for one correction; default: no noise")
-    parser.add_argument("--learning-rate", type=float, default=1.0)
+    parser.add_argument("--learning-rate", type=float, default=16.0)
     given = parser.parse_args()
     begun = time.process_time()
     lab = prepare(given.log, given.base, given.epsilon, given.learning_rate)

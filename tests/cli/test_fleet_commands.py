@@ -145,9 +145,10 @@ def test_a_release_is_verified_before_it_is_judged(joined: Call, live: Live) -> 
 
 def test_a_server_is_made_once_and_says_what_to_do(ready: Call, home: Path) -> None:
     """A quorum for a desk is warned of; making it again would orphan its devices."""
-    made = ready("fleet", "init", "--quorum", "3", "--json")
+    made = ready("fleet", "init", "--quorum", "3", "--rule", "median", "--json")
     assert made.keys("fleet", "init")
     assert made.data["warning"] == "small_quorum"
+    assert Plan.read(ServerFolder(Path(made.data["folder"])).plan).rule == "median"
     assert ready("fleet", "init", "--quorum", "3").code == 2
     enrolled = ready("fleet", "enroll", "ada", "--json")
     assert enrolled.keys("fleet", "enroll")
