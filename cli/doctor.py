@@ -13,6 +13,7 @@ import click
 from cli.base import Command
 from cli.output import Report, table
 from cli.session import SLOTS, Session, confirm, served
+from federation.claim import claim
 from store.base import StoreBase
 from store.errors import CorrigibleError, NotInitialised
 from store.records import Adapter
@@ -103,7 +104,7 @@ def examine_store(session: Session, store: StoreBase) -> Iterator[Check]:
     """Yield what an open store shows."""
     yield from _tried("records", lambda: _records(store))
     yield from _tried("adapters", lambda: _adapters(session, store))
-    yield from _tried("sharing", lambda: _sharing(store))
+    yield from _tried("sharing", lambda: _sharing(session, store))
 
 
 def _tried(name: str, check: Callable[[], Check]) -> Iterator[Check]:
@@ -127,7 +128,8 @@ def _settings(session: Session) -> Check:
     kept = config.retention.policy()
     days = {"answers": kept.interactions, "corrections": kept.corrections, "ratings": kept.ratings}
     words = ", ".join(f"{name} {number:g} days" for name, number in days.items() if number) or "everything for good"
-    return Check("settings", "ok", f"{here}; privacy cap epsilon {config.privacy.epsilon_cap:g}; keeps {words}.")
+    cap = claim(config.privacy.epsilon_cap, config.privacy.delta, "correction")
+    return Check("settings", "ok", f"{here}; keeps {words}; privacy cap a year: {cap}.")
 
 
 def _key(session: Session) -> Check:
@@ -219,11 +221,11 @@ def _adapters(session: Session, store: StoreBase) -> Check:
     return Check("adapters", "ok", f"{len(adapters)} adapters, all whole; {serving} served.")
 
 
-def _sharing(store: StoreBase) -> Check:
+def _sharing(session: Session, store: StoreBase) -> Check:
     from cli.status import consents, spent
 
     if not consents(store)["share"]:
         return Check("sharing", "ok", "Off: nothing leaves this device. There is no telemetry.")
     total: dict[str, Any] = spent(store)
-    says = f"On; epsilon {total['epsilon']:.2f} spent per {total['unit']}. There is no telemetry."
-    return Check("sharing", "ok", says)
+    spends = claim(total["epsilon"], total["delta"] or session.config.privacy.delta, total["unit"])
+    return Check("sharing", "ok", f"On; spent: {spends}. There is no telemetry.")

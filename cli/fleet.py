@@ -21,10 +21,13 @@ from cli.output import Report, emit, facts, say, short, when
 from cli.privacy import preview
 from cli.session import Session, confirm
 from cli.status import spent
+from federation.claim import claim
 from store.errors import CorrigibleError, NotEligible, NotInitialised
 from store.records import Correction, Spend, Verdict, digest
 
 if TYPE_CHECKING:
+    from httpx import Client
+
     from federation.membership import Membership
     from federation.mirror import Fetch
     from federation.release import Release
@@ -70,8 +73,9 @@ def run(session: Session, poll: float, any_time: bool) -> Report:
         seat = Seat(session.home.root, keys.export(), place, session.model().path)
         look = _Look(session, store, place, poll)
         take_part(
-            seat, going=lambda: not asked.is_set(), ready=lambda: _not_now(any_time), tell=_teller(session), look=look
-        )
+            seat, store, going=lambda: not asked.is_set(), ready=lambda: _not_now(any_time), tell=_teller(session),
+            look=look,
+        )  # fmt: skip
     return Report({"event": "stopped"}, lambda: "Stopped.")
 
 
@@ -94,7 +98,7 @@ def receive(session: Session, folder: Path | None) -> Report:
     from federation.reception import look
 
     place = membership(session)
-    with session.store() as store, _source(place, folder) as fetch:
+    with session.store() as store, _source(store, place, folder) as fetch:
         news = look(store, place, fetch)
         if news.release is None:
             raise NotEligible("No release is out to this device now.", hint="Look again later.", code="no_release")
@@ -170,14 +174,14 @@ class _Look:
         from federation import caller
         from federation.reception import look
 
-        with _source(self._place, None) as fetch:
+        with _source(self._store, self._place, None) as fetch:
             news = look(self._store, self._place, fetch)
         if news.withdrawn:
             self._tell("withdrawn", {"adapter": news.withdrawn})
         if news.release is not None and (news.fresh or self._evidence(digest(news.release.adapter))):
             report = judge(self._session, self._store, self._place, news.release)
             self._tell("judged", {**report.data, "round": news.release.manifest.round})
-        with caller.call(self._place.url, self._place.authority.read_bytes()) as client:
+        with _server(self._store, self._place) as client:
             caller.require_clock(client)
 
     def _evidence(self, adapter: str) -> bool:
@@ -188,17 +192,33 @@ class _Look:
 
 
 @contextmanager
-def _source(place: "Membership", folder: Path | None) -> Iterator["Fetch"]:
+def _source(store: "StoreBase", place: "Membership", folder: Path | None) -> Iterator["Fetch"]:
     """Where releases come from: the fleet's server, or a copy of its repository."""
-    from federation import caller
     from federation.mirror import from_folder, from_server
 
     if folder is not None:
         yield from_folder(folder)
         return
     place.pinned_root()
-    with caller.call(place.url, place.authority.read_bytes()) as client:
+    with _server(store, place) as client:
         yield from_server(client)
+
+
+@contextmanager
+def _server(store: "StoreBase", place: "Membership") -> Iterator["Client"]:
+    """The fleet's server, through the door that counts.
+
+    Raises:
+        NotEligible: the owner no longer agrees to share with it.
+    """
+    from federation import caller
+    from federation.door import Door
+
+    if store.consent("share", place.fleet) is None:
+        hint = "Take releases `--from` a copy, or `corrigible privacy consent share --grant`."
+        raise NotEligible("You withdrew consent: nothing goes to the fleet's server.", hint=hint, code="no_consent")
+    with Door.of(store, place) as door, caller.call(place.url, place.authority.read_bytes(), door) as client:
+        yield client
 
 
 @contextmanager
@@ -264,9 +284,9 @@ def _device_status(session: Session) -> tuple[dict[str, Any], dict[str, str]] | 
     rows = {
         "fleet": f"{short(place.fleet)} {place.url}",
         "sharing": "agreed" if granted else "consent withdrawn",
-        "limits": f"epsilon {limits.epsilon_cap:g} a year at delta {limits.delta:g}, "
+        "limits": f"{claim(limits.epsilon_cap, limits.delta, 'correction')} a year, "
         f"each correction in at most {limits.uses_per_correction} rounds",
-        "spent": f"epsilon {total['epsilon']:.2f} per {total['unit']} in {sent} rounds",
+        "spent": f"{claim(total['epsilon'], total['delta'] or limits.delta, total['unit'])} in {sent} rounds",
         "newest release": f"round {newest.round}, {when(newest.time)}" if newest else "none seen",
         "shared adapter": short(serving) if serving else "none served",
     }

@@ -13,6 +13,7 @@ import click
 from cli.base import Command
 from cli.output import Report, short
 from cli.session import Session, confirm
+from federation.claim import claim
 from store.errors import CorrigibleError, NotEligible, UsageError
 from store.records import Consent, Egress, digest
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from store.base import StoreBase
 
 EXITS = (10, 11, 12, 13)
+ASKING = "`corrigible fleet join` was called with this server's link: it may be asked for its terms."
 
 
 @click.command(
@@ -39,6 +41,7 @@ def join(session: Session, link: str, yes: bool) -> Report:
     from federation import caller
     from federation import membership as memberships
     from federation.charter import TERMS_LIMIT, open_terms
+    from federation.door import Door, address
     from federation.enrolment import Link, ask, release_key
     from federation.spec import Limits
 
@@ -46,10 +49,12 @@ def join(session: Session, link: str, yes: bool) -> Report:
     if has_joined(session):
         raise UsageError("This device is in a fleet already.", hint="`corrigible fleet leave` ends that.")
     limits = Limits(**asdict(session.config.privacy))
-    with session.store() as store:
-        authority, root = caller.anchors(invitation)
+    server = address(invitation.url)
+    with session.store() as store, Door(store, server, lambda: store.consent("join", server)) as door:
+        store.add(Consent(purpose="join", granted=True, destination=server, terms=ASKING, time=time.time()))
+        authority, root = caller.anchors(invitation, door)
         key = release_key(root)
-        with caller.call(invitation.url, authority) as client:
+        with caller.call(invitation.url, authority, door) as client:
             caller.require_clock(client)
             signed = caller.terms(client, TERMS_LIMIT)
             asked = open_terms(signed, key)
@@ -120,9 +125,8 @@ def terms_words(asked: "Terms", limits: "Limits") -> str:
         f"{asked.operator}{contact} runs this fleet at {asked.url}, identity {short(asked.fleet)}.\n"
         f"You agree to share with it: in each round one noised, clipped block of numbers of exactly {asked.bytes_up:,} "
         f"bytes leaves this device, never text.\n"
-        f"Unit: one correction ({asked.adjacency}); {asked.trust}. A round costs epsilon {a_round:.2f} at delta "
-        f"{limits.delta:g}.\n"
-        f"Your limits: epsilon {limits.epsilon_cap:g} a year at delta {limits.delta:g}, each correction in at most "
+        f"A round costs {claim(a_round, limits.delta, spec.unit)}.\n"
+        f"Your limits: {claim(limits.epsilon_cap, limits.delta, spec.unit)} a year, each correction in at most "
         f"{limits.uses_per_correction} rounds; then this device declines by itself.\n"
         f"Who can see what: the operator sees your noised block, your network address, this device's fleet key and "
         f"when it takes part; other devices and the public see only averages of at least {asked.quorum} devices; "

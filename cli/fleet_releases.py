@@ -9,6 +9,7 @@ from cli.base import Group
 from cli.fleet_server import EXITS, open_server, server_option
 from cli.output import Report, facts, short, table, when
 from cli.session import Session, confirm
+from federation.claim import claim, terms
 
 
 @click.group("release", cls=Group, examples=["corrigible fleet release list", "corrigible fleet release withdraw 7"])
@@ -26,7 +27,8 @@ def list_(session: Session, server: Path | None) -> Report:
     from federation.overview import overview
 
     folder = open_server(session, server)
-    found = overview(folder, folder.state()).releases
+    view = overview(folder, folder.state())
+    found = view.releases
     rows = [
         [
             str(one.round),
@@ -40,7 +42,8 @@ def list_(session: Session, server: Path | None) -> Report:
     ]
     columns = ("round", "release", "made", "devices", "epsilon so far", "reach")
     data = {"releases": [asdict(one) for one in found]}
-    return Report(data, lambda: table(*columns, rows=rows) if rows else "No release yet.")
+    title = f"epsilon at delta {view.delta:g} per {view.unit} ({terms(view.unit)})"
+    return Report(data, lambda: table(*columns, rows=rows, title=title) if rows else "No release yet.")
 
 
 @release.command(examples=["corrigible fleet release show 7"], exits=[*EXITS, 18])
@@ -66,8 +69,8 @@ def show(session: Session, name: str, server: Path | None) -> Report:
         "base": short(manifest.base),
         "devices": str(manifest.cohort),
         "adapter": f"{short(manifest.adapter)}, {manifest.size:,} bytes, norm at most {manifest.max_norm:.3f}",
-        "epsilon": f"{manifest.epsilon:.3f}, {manifest.epsilon_total:.3f} with all before, at delta {manifest.delta:g}",
-        "unit": f"{manifest.adjacency}; {manifest.trust}",
+        "this round": claim(manifest.epsilon, manifest.delta, manifest.mechanism.unit),
+        "with all before": claim(manifest.epsilon_total, manifest.delta, manifest.mechanism.unit),
         "seed of A": str(manifest.mechanism.seed_a),
         "reach": "withdrawn" if row.status == "withdrawn" else f"{row.percent} % of devices",
     }

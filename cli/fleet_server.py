@@ -13,6 +13,7 @@ import click
 from cli.base import Command
 from cli.output import Report, emit, say, short, table, when
 from cli.session import Session, confirm
+from federation.claim import claim
 from store.errors import NotInitialised, UsageError
 
 if TYPE_CHECKING:
@@ -268,10 +269,12 @@ def server_status(session: Session, server: Path | None) -> tuple[dict[str, Any]
     rows = {
         "serving": f"fleet {short(view.fleet)}, " + (f"up, {len(here)} online" if here is not None else "not running"),
         "devices": f"{view.enrolled} enrolled, {view.revoked} revoked",
-        "rounds": f"{len(view.rounds)}, epsilon {view.epsilon_total:.2f} per {view.unit}, released or not"
+        "rounds": f"{len(view.rounds)}, released or not: {claim(view.epsilon_total, view.delta, view.unit)}"
         + (", halted" if view.halted else ""),
         "last round": f"{last['round']}: {last['verdict']}, {when(last['begun'])}" if last else "none yet",
-        "release": f"round {newest.round}, epsilon {newest.epsilon_total:.2f} when it was made" if newest else "none",
+        "release": f"round {newest.round}; when it was made {claim(newest.epsilon_total, view.delta, view.unit)}"
+        if newest
+        else "none",
         "audit log": f"{view.audit} entries, {'whole' if view.audit_whole else 'CHANGED'}",
     }
     return data, rows

@@ -10,6 +10,7 @@ from cli.base import Command
 from cli.learn import bar
 from cli.output import Report, facts, say, short
 from cli.session import Session, confirm
+from federation.claim import claim
 from store.base import StoreBase
 from store.errors import IntegrityError, UsageError
 from store.records import Interaction
@@ -132,8 +133,8 @@ def _words(done: "Forgotten") -> dict[str, str]:
         rows |= {"told before": _exposure(done.before), "told after": _exposure(done.after)}
     shared = done.shared
     rows["left the device"] = (
-        f"{shared.runs} private updates that cannot be recalled; epsilon {shared.epsilon:.2f} at delta "
-        f"{shared.delta:g} per {shared.unit} bounds what they say of it"
+        f"{shared.runs} private updates that cannot be recalled; what they say of it is bounded by "
+        f"{claim(shared.epsilon, shared.delta, shared.unit)}"
         if shared
         else "nothing of it ever did"
     )

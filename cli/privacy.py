@@ -13,13 +13,13 @@ from cli.privacy_audit import audit
 from cli.privacy_plan import plan
 from cli.session import Session, confirm
 from cli.status import PURPOSES, consents, spent
-from federation.claim import claim, terms
+from federation.claim import TRUST, adjacency, claim, terms
 from store.base import StoreBase
+from store.egress import folded, messages, streams
 from store.errors import IntegrityError, UsageError
 from store.records import Consent, Egress, Purpose, Spend, digest
 
 EXITS = (10, 11, 12, 13)
-WIRE = "transport"  # purpose of the entries that count encrypted streams; what they carry has entries of its own
 TERMS: dict[Purpose, str] = {
     "log": "Conversations are kept in the encrypted store on this device.",
     "learn": "Corrections train a personal adapter on this device; it never leaves it.",
@@ -44,8 +44,8 @@ def status(session: Session) -> Report:
     limits = session.config.privacy
     with session.store() as store:
         agreed, total, entries = consents(store), spent(store), store.all(Egress)
-    told = [entry for entry in entries if entry.purpose != WIRE]
-    size, wire = (sum(one.size for one in group) for group in (told, [one for one in entries if one.purpose == WIRE]))
+    told = messages(entries)
+    size, wire = (sum(one.size for one in group) for group in (told, streams(entries)))
     data = {
         "consents": agreed,
         "budget": {**total, "cap": limits.epsilon_cap},
@@ -58,7 +58,9 @@ def status(session: Session) -> Report:
     rows = {
         "consents": ", ".join(f"{name} {'on' if granted else 'off'}" for name, granted in agreed.items()),
         "spent": f"{claim(total['epsilon'], delta, total['unit'])}, in {total['runs']} runs",
-        "caps": ", ".join(f"epsilon {cap:g} a {name}" for name, cap in caps.items() if cap is not None),
+        "caps": "; ".join(
+            f"{claim(cap, delta, 'correction')} a {name}" for name, cap in caps.items() if cap is not None
+        ),
         "left": f"{len(told)} messages, {size} bytes; with handshakes and polls {wire} bytes on the wire",
     }
     return Report(data, lambda: facts(rows))
@@ -100,7 +102,7 @@ def consent(session: Session, purpose: Purpose | None, grant: bool | None, yes: 
 @privacy.command(examples=["corrigible privacy ledger", "corrigible privacy ledger --json"], exits=EXITS)
 @click.pass_obj
 def ledger(session: Session) -> Report:
-    """List every message that left, and the privacy it cost."""
+    """List every message that left, and the privacy it cost; streams that carried them, a line a day."""
     with session.store() as store:
         spends, egresses = store.all(Spend), store.all(Egress)
     data = {"spends": [asdict(one) for one in spends], "egress": [asdict(one) for one in egresses]}
@@ -115,7 +117,7 @@ def ledger(session: Session) -> Report:
             f"{one.epsilon:.3f}",
             *_cost(runs.get(one.payload)),
         ]
-        for one in egresses
+        for one in folded(egresses)
     ]
     columns = ("time", "purpose", "to", "bytes", "payload", "epsilon", "life total", "delta", "unit")
     title = f"epsilon per {spends[-1].unit} ({terms(spends[-1].unit)})" if spends else ""
@@ -187,6 +189,8 @@ def next_update(session: Session, store: StoreBase) -> tuple[bytes, dict[str, An
         "epsilon": epsilon,
         "delta": place.limits.delta,
         "unit": update.expected.spec.unit,
+        "adjacency": adjacency(update.expected.spec.unit),
+        "trust": TRUST[update.expected.spec.unit],
         "begins_with": message[:48].hex(" "),
         "account": account(update),
     }

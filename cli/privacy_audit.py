@@ -8,6 +8,7 @@ import click
 from cli.base import Command
 from cli.output import Report, facts, say
 from cli.session import Session
+from federation.claim import claim
 from store.errors import IntegrityError
 
 ALONGSIDE = 16  # public examples that are backpropagated in the audited run
@@ -49,13 +50,13 @@ def audit(session: Session, epsilon: float, delta: float, canaries: int, runs: i
     worst = max(found, key=lambda one: one.lower)
     if not worst.holds:
         raise IntegrityError(
-            f"The claim of epsilon {epsilon:g} is refuted: at least {worst.lower:.2f} leaked.",
+            f"Refuted: {claim(epsilon, delta, 'correction')}. At least {worst.lower:.2f} leaked.",
             hint="Do not share from this installation, and report it.",
             code="audit",
         )
     data = {**asdict(worst), "unit": "correction", "runs": runs, "noise_multiplier": mechanism.noise_multiplier}
     rows = {
-        "claimed": f"epsilon {epsilon:g} at delta {delta:g} per correction (add or remove one; noise on the device)",
+        "claimed": claim(epsilon, delta, "correction"),
         "measured": f"at least {worst.lower:.2f}, at {worst.confidence:.0%} confidence: {worst.right} of "
         f"{worst.guesses} guesses right" + (f"; the highest of {runs} audits" if runs > 1 else ""),
         "power": f"guesses that were all right would have proved {worst.ceiling:.2f}",

@@ -10,6 +10,7 @@ import click
 from cli.base import Command
 from cli.output import Report, facts, table
 from cli.session import Session
+from federation.claim import terms
 from store.errors import BudgetExhausted
 from store.records import Spend
 
@@ -123,7 +124,7 @@ def _shown(question: "Question", found: "Forecast", cap: float, picture: Path | 
     rows = {
         "noise": f"{found.noise_multiplier:.3f} times the clipping norm in every step",
         "a round": claim(found.epsilon_round, question.delta, question.unit),
-        "in all": f"{claim(found.epsilon_total, question.delta, question.unit)}; cap {cap:g}",
+        "in all": f"{claim(found.epsilon_total, question.delta, question.unit)}; your cap for the same: {cap:g}",
         "signal": f"{found.signal:.2f} of the noise with {question.devices:,} devices of {question.corrections} "
         f"corrections each: {share(found.signal):.0f} % of what arrives",
         "useful": f"{'yes' if found.useful else 'not yet'}; from {needed} devices",
@@ -156,6 +157,9 @@ def _picture(question: "Question", found: "Forecast") -> str:
         noise = forecast(question, epsilon=epsilon, noise=None, spent=()).noise_multiplier
         lines.append(line(f"epsilon {epsilon:g}", noise, tone))
     mark = Mark(min(20.0, math.log2(question.devices)), "adopt" if found.useful else "wait", "this fleet")
-    title = f"Signal in what arrives, per {question.unit}, {question.rounds} rounds, delta {question.delta:g}"
+    title = (
+        f"Signal in what arrives; {question.rounds} rounds, epsilon at delta {question.delta:g} per {question.unit} "
+        f"({terms(question.unit)})"
+    )
     axis = Axis(20.0, "devices, as a power of two")
     return standalone(line_chart(lines, x=axis, y=Axis(100.0, "signal", " %"), title=title, marks=[mark]), lines)

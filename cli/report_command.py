@@ -9,6 +9,8 @@ import click
 from cli.base import Command
 from cli.output import Report, say, short, when
 from cli.session import Session
+from federation.claim import claim, terms
+from store.egress import folded, messages
 from store.records import Egress, Erasure, LiveVerdict, Spend
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def report(session: Session, to: Path) -> Report:
         pictures=[learning.curve(found)] if found.curve else [],
         tables=[
             learning.runs_table(found),
-            *_optional(_live(found.live), _forgotten(forgotten), _left(egress)),
+            *_optional(_live(found.live), _forgotten(forgotten), _left(egress, spend)),
         ],
         sentence=learning.cost(found),
     )
@@ -62,8 +64,8 @@ def _headlines(found: "History", egress: list[Egress], spend: Spend | None) -> "
         tiles.append(Tile(shares, "of the answers corrected", "first and last stretch", last < first))
     peak = f"{sums['peak_bytes'] / 2**20:.0f} MiB at most"
     tiles.append(Tile(f"{60 * sums['wall_hours']:.0f} min", "of learning", peak))
-    sent = sum(one.size for one in egress)
-    unit = f"ε {spend.total:.2f} at δ {spend.delta:g} per {spend.unit}" if spend else "nothing was ever shared"
+    sent = sum(one.size for one in messages(egress))
+    unit = claim(spend.total, spend.delta, spend.unit) if spend else "nothing was ever shared"
     tiles.append(Tile(f"{sent / 1000:,.1f} kB", "left the device", unit))
     return tiles
 
@@ -99,11 +101,12 @@ def _forgotten(erasures: list[Erasure]) -> "Table":
     return Table("Forgotten", head, tuple(row(one) for one in erasures))
 
 
-def _left(egress: list[Egress]) -> "Table":
+def _left(egress: list[Egress], spend: Spend | None) -> "Table":
     from cli.report.page import Table
 
     rows = tuple(
         (when(one.time), one.purpose, one.destination, f"{one.size:,}", f"{one.epsilon:.2f}", short(one.payload))
-        for one in egress
+        for one in folded(egress)
     )
-    return Table("Everything that ever left", ("time", "purpose", "to", "bytes", "epsilon", "digest"), rows)
+    cost = f"; epsilon at delta {spend.delta:g} per {spend.unit} ({terms(spend.unit)})" if spend else ""
+    return Table(f"Everything that ever left{cost}", ("time", "purpose", "to", "bytes", "epsilon", "digest"), rows)

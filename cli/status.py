@@ -10,7 +10,7 @@ from cli.background import holder
 from cli.base import Command
 from cli.output import Report, facts, short, when
 from cli.session import SLOTS, Session
-from federation.claim import claim
+from federation.claim import TRUST, adjacency, claim
 from learner.state import read
 from store.base import StoreBase
 from store.records import Adapter, Consent, Correction, Example, Interaction, Purpose, Rating, Spend, Verdict
@@ -67,11 +67,14 @@ def consents(store: StoreBase) -> dict[str, bool]:
 def spent(store: StoreBase) -> dict[str, Any]:
     """Return what the privacy ledger adds up to."""
     newest = store.last(Spend)
+    unit = newest.unit if newest else "correction"
     return {
         "runs": store.count(Spend),
         "epsilon": newest.total if newest else 0.0,
         "delta": newest.delta if newest else None,
-        "unit": newest.unit if newest else "correction",
+        "unit": unit,
+        "adjacency": adjacency(unit),
+        "trust": TRUST[unit],
     }
 
 

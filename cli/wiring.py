@@ -131,13 +131,11 @@ class Wiring:
 
         limits, total = self._session.config.privacy, spent(self._store)
         return {
-            "unit": total["unit"],
-            "adjacency": "add/remove",
-            "trust": "noise on the device, the server is not trusted",
+            **{name: total[name] for name in ("unit", "adjacency", "trust")},
             "epsilon_spent": total["epsilon"],
             "epsilon_cap": limits.epsilon_cap,
             "delta": limits.delta if total["delta"] is None else total["delta"],
-            "period": "life",
+            "period": "year",
         }
 
     def preview(self) -> dict[str, Any]:

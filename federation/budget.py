@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from federation.claim import claim
 from federation.spec import Limits, RoundSpec
 from learner.accountant import MechanismRun, epsilon, runs_of
 from store.errors import BudgetExhausted
@@ -47,8 +48,8 @@ def price(spends: Iterable[Spend], spec: RoundSpec, limits: Limits, now: float) 
         total = with_run([spend for spend in earlier if spend.time > now - cap.seconds])
         if total > cap.epsilon:
             raise BudgetExhausted(
-                f"The run would bring the {cap.period}'s total to epsilon {total:.2f} per {spec.unit}"
-                f" (delta {limits.delta:g}); the cap is {cap.epsilon:.2f}.",
+                f"The run would bring the {cap.period}'s total to {claim(total, limits.delta, spec.unit)}; "
+                f"the cap is {cap.epsilon:.2f}.",
                 hint="Wait until earlier runs are old enough, or raise the cap knowingly.",
             )
     return Price(with_run([]), with_run(earlier))

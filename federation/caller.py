@@ -1,7 +1,7 @@
-"""A device's calls to a fleet server: over TLS, to the pinned authority only, past every proxy setting.
+"""A device's calls to a fleet server: over TLS, to the pinned authority only, through the door that counts.
 
 What leaves: a request to join (two public keys, a token, a signature) and requests for public files. Orders and
-answers go through Flower's SuperNode.
+answers go through Flower's SuperNode. No proxy setting of the machine is followed.
 """
 
 import email.utils
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import httpx
 
+from federation.door import Door
 from federation.enrolment import Link, fingerprint
 from store.errors import CorrigibleError, NetworkError, NotEligible, UsageError
 
@@ -23,27 +24,33 @@ SKEW = 300.0  # seconds that two clocks may differ: Flower refuses what is signe
 
 
 @contextmanager
-def call(url: str, authority: bytes) -> Iterator[httpx.Client]:
+def call(url: str, authority: bytes, door: Door | None) -> Iterator[httpx.Client]:
     """Yield a client of the server at `url` that trusts certificates of `authority` (PEM) alone.
+
+    Args:
+        door: the device's door to this server; None for who is no device (tests, benchmarks).
 
     Raises:
         NetworkError: it does not answer (code ``network``), or its certificate is not good (``certificate_expired``,
             ``certificate_early``, ``certificate_host``, ``certificate``).
     """
     context = ssl.create_default_context(cadata=authority.decode())
-    with _translated(), httpx.Client(base_url=url, verify=context, timeout=SECONDS, trust_env=False) as client:
+    with _translated(), _client(context, door, url) as client:
         yield client
 
 
-def anchors(link: Link) -> tuple[bytes, bytes]:
+def anchors(link: Link, door: Door | None) -> tuple[bytes, bytes]:
     """Return authority and root of the fleet behind a link, believed because the link pins their hash.
+
+    Args:
+        door: see `call`.
 
     Raises:
         NetworkError: it does not answer, or answers with other anchors (code ``fingerprint``).
     """
     unchecked = ssl.create_default_context()
     unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
-    with _translated(), httpx.Client(verify=unchecked, timeout=SECONDS, trust_env=False) as client:
+    with _translated(), _client(unchecked, door) as client:
         data = _get(client, f"{link.url}/fleet/anchors", ANCHORS_LIMIT)
     try:
         value = json.loads(data)
@@ -103,6 +110,12 @@ def send(client: httpx.Client, request: bytes) -> str:
     if answer.status_code in (400, 413):
         raise UsageError("The server refused the request to join.", hint="Join again.", code=word)
     raise NetworkError("The server cannot enroll devices now.", hint="Try again later.", code=word)
+
+
+def _client(context: ssl.SSLContext, door: Door | None, url: str = "") -> httpx.Client:
+    """A client that follows no proxy setting but ours."""
+    way = door.url if door else None
+    return httpx.Client(base_url=url, verify=context, timeout=SECONDS, trust_env=False, proxy=way)
 
 
 def _get(client: httpx.Client, url: str, limit: int) -> bytes:

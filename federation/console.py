@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from federation.charter import Charter
+from federation.claim import terms
 from federation.metrics import exposition
 from federation.overview import Overview, overview
 from federation.pictures import COLOURS, bars, curve, stacked
@@ -112,15 +113,20 @@ def page(charter: Charter, view: Overview) -> str:
         "<h2>Refusals by reason</h2>",
         bars(view.rejects) if view.rejects else "<p>None.</p>",
         "<h2>Privacy: epsilon of all rounds so far, per release</h2>",
-        curve([(one.round, one.epsilon_total) for one in view.releases], f"at delta {view.delta:g}, per {view.unit}"),
+        curve([(one.round, one.epsilon_total) for one in view.releases], _unit(view)),
         "<h2>Rollout: devices that a release reaches</h2>",
         bars(reach, top=100, unit=" %", colour=COLOURS[0]) if reach else "<p>No release yet.</p>",
-        "<h2>Releases</h2>",
+        f"<h2>Releases, epsilon {_unit(view)}</h2>",
         _releases(view),
     ]
     title = f"<title>Fleet of {escape(charter.operator)}</title>"
     head = f'<!doctype html><html lang="en"><meta charset="utf-8">{title}<style>{STYLE}</style>'
     return head + "<body><main>" + "\n".join(parts) + "</main></body></html>"
+
+
+def _unit(view: Overview) -> str:
+    """What an epsilon on this page is of."""
+    return f"at delta {view.delta:g} per {view.unit} ({terms(view.unit)})"
 
 
 def _facts(view: Overview) -> str:
@@ -130,7 +136,7 @@ def _facts(view: Overview) -> str:
         "devices": f"{view.enrolled} enrolled, {view.revoked} revoked",
         "rounds": f"{len(view.rounds)}" + (" (halted)" if view.halted else ""),
         "newest release": f"round {view.releases[-1].round}" if view.releases else "none",
-        f"epsilon per {view.unit}": f"{view.epsilon_total:.2f}",
+        f"epsilon {_unit(view)}": f"{view.epsilon_total:.2f}",
         "audit log": log,
     }
     return (

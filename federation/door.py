@@ -1,10 +1,10 @@
-"""The door: the one way from a device's SuperNode to the network, where every byte that goes out is counted.
+"""The door: the one way from a device to its fleet's server, where every byte that goes out is counted.
 
-Flower's processes are told to use an HTTP proxy on loopback; this is that proxy. It lets through one address only, only
-while the owner's consent stands, and notes in the egress ledger what went out on every connection: size and hash of
-the encrypted stream, handshakes, polls and heartbeats included. What the owner's corrections have to do with (updates)
-has entries of its own, written before it leaves; these here are written when a connection ends, and after a minute on
-one that lasts.
+Flower's SuperNode and our own calls (`federation.caller`) are told to use an HTTP proxy on loopback: this one.
+It lets through one address only, only while the owner's consent stands, and notes in the egress ledger what went out on
+every connection: size and hash of the encrypted stream, handshakes, polls and heartbeats included. What the owner's
+corrections have to do with (updates) has entries of its own, written before it leaves; these here are written when a
+connection ends, and after a minute on one that lasts.
 """
 
 import hashlib
@@ -15,12 +15,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
+from federation.membership import Membership
 from store.base import StoreBase
 from store.errors import CorrigibleError
-from store.records import HASH_TAG, Consent, Egress
+from store.records import HASH_TAG, TRANSPORT, Consent, Egress
 
-PURPOSE = "transport"
 ROLL = 60.0  # seconds after which a connection's entry is written and a new one begun
 REQUEST_LIMIT = 8192  # bytes of a CONNECT request
 CHUNK = 65536
@@ -33,21 +34,30 @@ class Door:
         store: where the ledger and the consent are.
         target: ``host:port`` of the fleet's server; nothing else is let through.
         consent: the consent that stands now, or None; asked for every piece of data.
-        port: to listen on, on loopback; 0 takes a free one.
     """
 
-    def __init__(self, store: StoreBase, target: str, consent: Callable[[], Consent | None], port: int = 0) -> None:
+    def __init__(self, store: StoreBase, target: str, consent: Callable[[], Consent | None]) -> None:
         self._store, self._target, self._consent = store, target, consent
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._closing = False
         self._start(self._accept)
 
+    @classmethod
+    def of(cls, store: StoreBase, place: Membership) -> Self:
+        """Open the door to the fleet that this device is in, for as long as its owner agrees to share with it."""
+        return cls(store, address(place.url), lambda: store.consent("share", place.fleet))
+
+    @property
+    def port(self) -> int:
+        """Where it listens on loopback."""
+        return int(self._listener.getsockname()[1])
+
     @property
     def url(self) -> str:
         """What a client is told to use as its proxy."""
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         """Open already."""
@@ -91,6 +101,8 @@ class Door:
             outside = socket.create_connection((host.strip("[]"), int(port)), timeout=30)
             outside.settimeout(None)
             self._open.add(outside)
+            if self._closing:
+                return
             inside.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             back = self._start(_copy, outside, inside)
             self._out(inside, outside)
@@ -128,7 +140,7 @@ class Door:
         """Write one stretch of a connection into the ledger."""
         self._store.add(
             Egress(
-                purpose=PURPOSE,
+                purpose=TRANSPORT,
                 destination=self._target,
                 consent=consent.id,
                 size=size,
@@ -136,6 +148,13 @@ class Door:
                 time=time.time(),
             )
         )
+
+
+def address(url: str) -> str:
+    """Return the ``host:port`` that a client of an https `url` asks a proxy for."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{f'[{host}]' if ':' in host else host}:{parts.port or 443}"
 
 
 def _wanted(inside: socket.socket) -> str:

@@ -35,7 +35,15 @@ def superexec(server: ServerFolder, port: int, scratch: Path) -> Child:
 
 
 def supernode(
-    name: str, place: Membership, *, address: str, port: int, authority: Path, secret: Path, scratch: Path
+    name: str,
+    place: Membership,
+    *,
+    address: str,
+    port: int,
+    authority: Path,
+    secret: Path,
+    scratch: Path,
+    door: int = 0,
 ) -> Child:
     """Start a device's SuperNode; its runtime interface is on loopback at `port` and asks for the secret.
 
@@ -47,6 +55,7 @@ def supernode(
         authority: whose certificates it trusts.
         secret: shared with our task runner.
         scratch: where its home and log lie.
+        door: loopback port of the proxy that counts what it sends; 0 on a desk, where nothing leaves the machine.
     """
     arguments = {
         "root-certificates": authority,
@@ -57,4 +66,4 @@ def supernode(
         "isolation": "process",
         "superexec-auth-secret-file": secret,
     }
-    return flower(name, "flower-supernode", arguments, scratch)
+    return flower(name, "flower-supernode", arguments, scratch, door=door)

@@ -1,7 +1,8 @@
 """A device in a running fleet: keeps its SuperNode and its worker alive while the device may take part, and only then.
 
-The SuperNode brings orders in and answers out and executes nothing; the worker answers with installed code. Flower
-refuses a SuperNode that comes back within a minute of being killed: it is started again until it is let in.
+The SuperNode brings orders in and answers out and executes nothing; all it sends goes through the door that counts. The
+worker answers with installed code. Flower refuses a SuperNode that comes back within a minute of being killed: it is
+started again until it is let in.
 """
 
 import base64
@@ -12,14 +13,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from federation import links, pki
+from federation.door import Door, address
 from federation.keeper import Keeper
 from federation.keeper import Tell as Told
 from federation.membership import Membership
 from federation.post import Post, request
 from federation.processes import Child, free_ports, spawn
+from store.base import StoreBase
 from store.errors import NotInitialised
 from store.files import private_folder
 from store.locks import FileLock
@@ -41,12 +43,19 @@ class Seat:
 
 
 def take_part(
-    seat: Seat, *, going: Callable[[], bool], ready: Ready, tell: Tell, look: Callable[[], None] = lambda: None
+    seat: Seat,
+    store: StoreBase,
+    *,
+    going: Callable[[], bool],
+    ready: Ready,
+    tell: Tell,
+    look: Callable[[], None] = lambda: None,
 ) -> None:
-    """Take part in rounds while `going` says so.
+    """Take part in rounds while `going` says so and the owner's consent stands.
 
     Args:
         seat: the device.
+        store: its store; takes the ledger's entries of what leaves.
         going: asked every second.
         ready: the device's conditions, asked every second.
         tell: hears of what happens.
@@ -60,12 +69,15 @@ def take_part(
         raise NotInitialised("this device knows no fleet server", hint="Join a fleet by its link.")
     scratch = seat.place.folder / "processes"
     private_folder(scratch)
-    with FileLock(seat.place.folder / "member.lock", "this device's part in the fleet"):
+    with (
+        FileLock(seat.place.folder / "member.lock", "this device's part in the fleet"),
+        Door.of(store, seat.place) as door,
+    ):
         said = ""
-        keeper = crew(seat, scratch, lambda name, what: tell("process", {"name": name, "what": what}))
+        keeper = crew(seat, scratch, door, lambda name, what: tell("process", {"name": name, "what": what}))
         try:
             while going():
-                reason = ready()
+                reason = ready() if store.consent("share", seat.place.fleet) else "consent was withdrawn"
                 if reason != said:
                     tell("conditions", {"ready": not reason, "reason": reason})
                     said = reason
@@ -79,13 +91,12 @@ def take_part(
             keeper.close()
 
 
-def crew(seat: Seat, scratch: Path, told: Told) -> Keeper:
+def crew(seat: Seat, scratch: Path, door: Door, told: Told) -> Keeper:
     """Return the keeper of SuperNode and worker, joined by a loopback port and a secret of this run."""
     (port,) = free_ports(1)
     secret = scratch / "superexec.secret"
     secret.unlink(missing_ok=True)
     pki.write_private(secret, secrets.token_bytes(pki.SUPEREXEC_SECRET_BYTES))
-    where = urlsplit(seat.place.url)
     post = Post(
         home=str(seat.home),
         key=base64.b64encode(seat.key).decode(),
@@ -98,11 +109,12 @@ def crew(seat: Seat, scratch: Path, told: Told) -> Keeper:
         return links.supernode(
             "supernode",
             seat.place,
-            address=f"{where.hostname}:{where.port or 443}",
+            address=address(seat.place.url),
             port=port,
             authority=seat.place.authority,
             secret=secret,
             scratch=scratch,
+            door=door.port,
         )
 
     def worker() -> Child:

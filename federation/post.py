@@ -15,8 +15,6 @@ class Post:
     membership: str  # folder of the fleet membership
     address: str  # runtime interface of its SuperNode
     secret: str  # path of the secret shared with the SuperNode
-    door: int = 0  # loopback port of the proxy that counts what its SuperNode sends; 0: it goes by none
-    target: str = ""  # host:port of the fleet's server, the only one the door lets through
 
 
 def request(model: Path, posts: Sequence[Post]) -> bytes:

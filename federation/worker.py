@@ -8,8 +8,6 @@ import json
 import logging
 import signal
 import sys
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,7 +15,6 @@ from typing import Any
 from federation import membership
 from federation.client_app import client_app
 from federation.device import Device
-from federation.door import Door
 from federation.leash import die_with_parent
 from federation.post import Post
 from federation.runner import Seat, serve
@@ -36,21 +33,15 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.ERROR)
     going = _Going()
     wanted: dict[str, Any] = json.load(sys.stdin.buffer)
-    with ExitStack() as doors:
-        places = []
-        for post in (Post(**entry) for entry in wanted["posts"]):
-            store = Store.open(Home.at(Path(post.home)), Keys.from_bytes(base64.b64decode(post.key)))
-            place = membership.read(Path(post.membership))
-            if post.door:
-                doors.enter_context(Door(store, post.target, partial(store.consent, "share", place.fleet), post.door))
-            places.append((post, store, place))
-        base = load_base(check_model(Path(wanted["model"])))
-        train = private_trainer(base)
-        seats = []
-        for post, store, place in places:
-            device = Device(store, place, place.signing_key(), base.geometry, train)
-            seats.append(Seat(post.address, Path(post.secret), client_app(device)))
-        serve(seats, running=going)
+    base = load_base(check_model(Path(wanted["model"])))
+    train = private_trainer(base)
+    seats = []
+    for post in (Post(**entry) for entry in wanted["posts"]):
+        store = Store.open(Home.at(Path(post.home)), Keys.from_bytes(base64.b64decode(post.key)))
+        place = membership.read(Path(post.membership))
+        device = Device(store, place, place.signing_key(), base.geometry, train)
+        seats.append(Seat(post.address, Path(post.secret), client_app(device)))
+    serve(seats, running=going)
 
 
 class _Going:

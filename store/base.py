@@ -14,11 +14,11 @@ from store.errors import IntegrityError, UsageError
 from store.records import (
     HASH_TAG,
     Activation,
+    Agreed,
     Consent,
     Correction,
     Example,
     Interaction,
-    Purpose,
     Rating,
     Record,
     Review,
@@ -171,7 +171,7 @@ class StoreBase(ABC):
         """Serve the artefact `digest` in `slot` from now on (None: nothing)."""
         self.add(Activation(slot=slot, adapter=digest, reason=reason, time=_now() if time is None else time))
 
-    def consent(self, purpose: Purpose, destination: str = "") -> Consent | None:
+    def consent(self, purpose: Agreed, destination: str = "") -> Consent | None:
         """The owner's newest word on `purpose` for `destination`, or None when it is not a yes."""
         consent = self.last(Consent, purpose=purpose, destination=destination)
         return consent if consent and consent.granted else None

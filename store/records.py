@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 HASH_TAG = "sha256:"
+TRANSPORT = "transport"  # purpose of an egress that counts an encrypted stream; what it carried has an entry of its own
 
 Role = Literal["system", "user", "assistant"]
 Slot = Literal["personal", "shared"]
 Decision = Literal["adopt", "wait", "reject"]
-Purpose = Literal["log", "learn", "share", "upstream"]
+Purpose = Literal["log", "learn", "share", "upstream"]  # what an owner agrees to, or takes back
+Agreed = Literal["log", "learn", "share", "upstream", "join"]  # join: asking a fleet for its terms
 State = Literal["pending", "accepted", "discarded"]
 SignalKind = Literal["regenerate", "edit_resend", "copy_after_edit"]
 
@@ -258,7 +260,7 @@ class Erasure(Record):
 class Consent(Record):
     """The owner's word on one purpose; the newest one per purpose and destination counts."""
 
-    purpose: Purpose
+    purpose: Agreed
     granted: bool
     destination: str = ""  # for sharing: the fleet's identity
     terms: str = ""  # what was shown when the owner agreed

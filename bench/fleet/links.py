@@ -24,7 +24,10 @@ def light_round(folder: Path, count: int, every: float) -> dict[str, object]:
     """Hold one round with `count` light devices that look every `every` seconds on average."""
     plan = standard(count)
     plan = replace(plan, pace=replace(plan.pace, gather=10.0, deadline=PATIENCE, quorum=3), probe_items=0)
-    with serving(folder, plan) as live, caller.call(live.charter.url, live.folder.authority.read_bytes()) as client:
+    with (
+        serving(folder, plan) as live,
+        caller.call(live.charter.url, live.folder.authority.read_bytes(), None) as client,
+    ):
         asked: Counter[str] = Counter()
         fleet = public_bytes(load_signing_key(live.folder.release_key))
         devices = [LightDevice(client, plan, fleet, asked) for _ in range(count)]

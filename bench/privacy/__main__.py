@@ -1,87 +1,122 @@
-"""Usefulness of sharing against epsilon and fleet size, on real people's logs.
+"""Usefulness of sharing against epsilon and fleet size, on real requests.
 
-``python -m bench.privacy BASE.gguf VOXELURN_FOLDER --out FOLDER``, with a base made by `python -m tools.pocket --data
-base_train.jsonl`. Writes ``privacy.json``, ``privacy.md`` and a picture for each unit. ``python -m bench.privacy step``
-times a private step against the same step without privacy.
+``python -m bench.privacy BASE.gguf FOLDER --out FOLDER``, with FOLDER of Voxelurn or of SNIPS and a base made for it
+(README). One round of one step holds the whole budget. Writes ``NAME.json``, ``NAME.md`` and a picture for each unit.
+``python -m bench.privacy step`` times a private step against the same step without privacy.
 """
 
 import argparse
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bench.privacy import data, page, step
-from bench.privacy.fleet import Fleet, changes, clipped, exact, mean, noisy, ratio, released, start
+from bench.privacy.fleet import Change, Fleet, changes, clipped, exact, mean, noisy, ratio, released, scaled, start
 from feedback.models import check_model
 from learner.accountant import calibrate
 from learner.base import load_base
+from learner.encode import Encoded, encode_all
 from learner.private import PrivateSpec
 
 DELTA = 1e-6
 EPSILONS = (math.inf, 8.0, 4.0, 2.0, 1.0)
-FLEETS = (4, 16, 64, 256, 1024)  # devices; beyond the real ones, simulated
-UNIT_FLEETS = (64, 1024, 16_384)  # for device-level privacy
-REAL = 64
-RATES = (10.0, 30.0, 90.0)
+SIMULATED = (1024, 4096, 16_384)  # devices, beyond the real ones
+REAL = 96
+RATES = (30.0, 100.0, 300.0)
+CHOOSING = 16  # devices whose noiseless mean the rate is chosen on
+PLAIN = (32, 3, 2)  # devices, rounds and local steps of federation without privacy
+Setting = tuple[str, int, float]  # unit, devices, epsilon
 
 
 @dataclass(frozen=True)
 class Row:
-    """One setting's outcome."""
+    """One setting's outcome; means over the draws of noise."""
 
     unit: str  # "correction" or "device"; "none" without privacy
     devices: int
     epsilon: float
     noise: float  # multiplier
-    signal: float  # norm of the first round's mean over that of its noise
-    error: float  # per cent of a stranger's requests answered wrongly
-    probe: float  # per cent of the public probe set answered exactly
+    signal: float  # norm of the mean change over that of its noise
+    error: float  # per cent of a newcomer's requests answered wrongly
+    low: float  # of the draws
+    high: float
+    probe: float  # per cent of the public judging set answered exactly
 
 
-def course(fleet: Fleet, rounds: int, row: tuple[str, int, float], first: list, floor: float) -> Row:
-    """Run `rounds` rounds under one setting."""
-    unit, devices, epsilon = row
-    noise = 0.0 if math.isinf(epsilon) else calibrate(epsilon, DELTA, sampling_rate=1.0, steps=rounds)
-    weights, signal = start(fleet), math.inf
-    for number in range(rounds):
-        found = first[:devices] if number == 0 else changes(fleet, weights, min(devices, len(first)))
-        bound = _bound(first) if unit == "device" else fleet.spec.learning_rate * fleet.spec.clipping_norm
-        scale = 1.0 if unit == "device" else 1 / (fleet.spec.divisor * math.sqrt(devices))
-        deviation = noise * bound * (1 / devices if unit == "device" else scale)
-        change = mean(clipped(found, bound) if unit == "device" else found)
-        signal = ratio(change, deviation) if number == 0 else signal
-        weights = released(fleet, weights, noisy(change, deviation), floor)
-    error = 100 - exact(fleet.base, fleet.newcomers, weights)
-    return Row(unit, devices, epsilon, noise, signal, error, exact(fleet.base, fleet.probe, weights))
+class Bench:
+    """One world, the first round's changes, and what any setting makes of them."""
+
+    def __init__(self, fleet: Fleet, tuning: list[Encoded], draws: int) -> None:
+        self.draws = draws
+        self.floor = exact(fleet.base, fleet.probe, None)
+        self.first = changes(fleet, start(fleet), len(fleet.devices))  # at a rate of 1; a step is linear in its rate
+        self.rate = min(RATES, key=lambda rate: self._tuned(fleet, tuning, rate))
+        self.first = [scaled(one, self.rate) for one in self.first]
+        self.fleet = replace(fleet, spec=replace(fleet.spec, learning_rate=self.rate))
+        norms = [math.sqrt(sum(float(np.square(part).sum()) for part in one.values())) for one in self.first]
+        self.bound = float(np.median(norms))  # a public stand-in for the device-level clipping bound
+
+    def nothing(self) -> Row:
+        """The base alone."""
+        error = 100 - exact(self.fleet.base, self.fleet.newcomers, None)
+        return Row("none", 0, math.inf, 0.0, 0.0, error, error, error, self.floor)
+
+    def row(self, setting: Setting) -> Row:
+        """One setting, over all draws."""
+        unit, devices, epsilon = setting
+        noise = 0.0 if math.isinf(epsilon) else calibrate(epsilon, DELTA, sampling_rate=1.0, steps=1)
+        change, deviation = self._mean(unit, devices, noise)
+        found = [self._release(change, deviation) for _ in range(self.draws if noise else 1)]
+        errors, probes = zip(*found, strict=True)
+        signal = ratio(change, deviation)
+        return Row(unit, devices, epsilon, noise, signal, _mean(errors), min(errors), max(errors), _mean(probes))
+
+    def plain(self) -> Row:
+        """Federated averaging without any noise, several rounds of several local steps."""
+        devices, rounds, steps = PLAIN
+        weights = start(self.fleet)
+        for _ in range(rounds):
+            change = mean(changes(self.fleet, weights, devices, steps))
+            weights = released(self.fleet, weights, change, 0.0, self.floor)
+        error = 100 - exact(self.fleet.base, self.fleet.newcomers, weights)
+        probe = exact(self.fleet.base, self.fleet.probe, weights)
+        return Row("none", devices, math.inf, 0.0, math.inf, error, error, error, probe)
+
+    def _mean(self, unit: str, devices: int, noise: float) -> tuple[Change, float]:
+        """The mean change without noise, and the noise's standard deviation in each coordinate of it."""
+        spec, found = self.fleet.spec, self.first[:devices]
+        if unit == "device":
+            return mean(clipped(found, self.bound)), noise * self.bound / devices
+        own = noise * spec.clipping_norm * spec.learning_rate / spec.divisor
+        return mean(found), own / math.sqrt(devices)
+
+    def _release(self, change: Change, deviation: float) -> tuple[float, float]:
+        """Error of newcomers and exactness on the judging set after one release."""
+        fleet = self.fleet
+        weights = released(fleet, start(fleet), noisy(change, deviation), deviation, self.floor)
+        return 100 - exact(fleet.base, fleet.newcomers, weights), exact(fleet.base, fleet.probe, weights)
+
+    def _tuned(self, fleet: Fleet, tuning: list[Encoded], rate: float) -> float:
+        """Error on the tuning log after a noiseless round at this rate."""
+        change = scaled(mean(self.first[:CHOOSING]), rate)
+        return 100 - exact(fleet.base, tuning, released(fleet, start(fleet), change, 0.0, self.floor))
 
 
-def _bound(first: list) -> float:
-    """A public stand-in for the device-level clipping bound: the median norm of the first round's changes."""
-    return float(np.median([np.sqrt(sum(np.square(part).sum() for part in one.values())) for one in first]))
+def _mean(values: tuple[float, ...]) -> float:
+    return sum(values) / len(values)
 
 
-def without_privacy(fleet: Fleet, rounds: int, devices: int, floor: float, steps: int) -> Row:
-    """Federated averaging as without any noise: several local steps a round."""
-    weights = start(fleet)
-    for _ in range(rounds):
-        weights = released(fleet, weights, mean(changes(fleet, weights, devices, steps)), floor)
-    error = 100 - exact(fleet.base, fleet.newcomers, weights)
-    return Row("none", devices, math.inf, 0.0, math.inf, error, exact(fleet.base, fleet.probe, weights))
-
-
-def choose_rate(fleet: Fleet, tuning: list, floor: float) -> float:
-    """The learning rate with the fewest errors on the tuning log after one noiseless round of 16 devices."""
-
-    def error(rate: float) -> float:
-        tried = replace(fleet, spec=replace(fleet.spec, learning_rate=rate))
-        weights = released(tried, start(tried), mean(changes(tried, start(tried), 16)), floor)
-        return 100 - exact(tried.base, tuning, weights)
-
-    return min(RATES, key=error)
+def settings(real: int) -> Iterator[Setting]:
+    """Every setting that is measured."""
+    for epsilon in EPSILONS:
+        yield from (("correction", devices, epsilon) for devices in (CHOOSING, real, *SIMULATED[:2]))
+    for epsilon in EPSILONS[1:]:
+        yield from (("device", devices, epsilon) for devices in (real, SIMULATED[0], SIMULATED[2]))
 
 
 def main() -> int:
@@ -92,41 +127,30 @@ def main() -> int:
     parser.add_argument("base", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=1, help="rounds the budget is spread over")
     parser.add_argument("--size", type=int, default=40, help="corrections a device")
+    parser.add_argument("--draws", type=int, default=3, help="of noise, for every setting")
     arguments = parser.parse_args()
     begun = time.process_time()
-    base, logs = load_base(check_model(arguments.base)), data.people(arguments.folder)
+    base, world = load_base(check_model(arguments.base)), data.world(arguments.folder, arguments.size, REAL)
     spec = PrivateSpec(
         clipping_norm=0.5, noise_multiplier=1.0, sampling_rate=1.0, steps=1, divisor=float(arguments.size),
-        learning_rate=RATES[0], rank=2, alpha=4.0, seed_a=20_261_123, layers=99, max_tokens=data.MAX_TOKENS,
+        learning_rate=1.0, rank=2, alpha=4.0, seed_a=20_261_123, layers=99, max_tokens=data.MAX_TOKENS,
     )  # fmt: skip
-    fleet = Fleet(
-        base, data.devices(logs, arguments.size, REAL), data.strangers(base, logs, 60),
-        data.probe(base, arguments.folder, 120), spec,
-    )  # fmt: skip
-    floor = exact(base, fleet.probe, None)
-    nothing = Row("none", 0, math.inf, 0.0, 0.0, 100 - exact(base, fleet.newcomers, None), floor)
-    tuning = data.encode_all(base, logs[data.TUNING][-60:], max_tokens=data.MAX_TOKENS)
-    fleet = replace(fleet, spec=replace(spec, learning_rate=choose_rate(fleet, tuning, floor)))
-    first = changes(fleet, start(fleet), len(fleet.devices))
-    rows = [nothing]
-    for setting in [
-        *(("correction", devices, epsilon) for devices in FLEETS for epsilon in EPSILONS),
-        *(("device", devices, epsilon) for devices in UNIT_FLEETS for epsilon in EPSILONS[1:]),
-    ]:
-        rows.append(course(fleet, arguments.rounds, setting, first, floor))
-        print(rows[-1], f"{time.process_time() - begun:.0f} s", flush=True)
-    for devices in (4, len(fleet.devices)):
-        rows.append(without_privacy(fleet, 2, devices, floor, steps=4))
+    newcomers, tuning, judging = (
+        encode_all(base, one, max_tokens=data.MAX_TOKENS) for one in (world.newcomers, world.tuning, world.judging)
+    )
+    bench = Bench(Fleet(base, world.devices, newcomers, world.public, judging, spec), tuning, arguments.draws)
+    rows = [bench.nothing(), bench.plain()]
+    for setting in settings(len(world.devices)):
+        rows.append(bench.row(setting))
         print(rows[-1], f"{time.process_time() - begun:.0f} s", flush=True)
     facts = {
-        "corrections_a_device": arguments.size, "real_devices": len(fleet.devices), "rounds": arguments.rounds,
-        "coordinates": int(sum(part.size for part in first[0].values())), "delta": DELTA,
-        "learning_rate": fleet.spec.learning_rate, "stranger_requests": len(fleet.newcomers),
-        "probe_requests": len(fleet.probe), "cpu_seconds": round(time.process_time() - begun),
+        "corrections_a_device": arguments.size, "real_devices": len(world.devices), "draws": arguments.draws,
+        "coordinates": int(sum(part.size for part in bench.first[0].values())), "delta": DELTA,
+        "learning_rate": bench.rate, "newcomer_requests": len(newcomers), "judging_requests": len(judging),
+        "mending_requests": len(world.public), "cpu_seconds": round(time.process_time() - begun),
     }  # fmt: skip
-    page.write(arguments.out, facts, rows)
+    page.write(arguments.out, world.name, facts, rows)
     return 0
 
 

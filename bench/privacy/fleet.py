@@ -1,8 +1,10 @@
-"""A simulated fleet of real users: per-device private changes, their mean with noise, and a stranger's errors.
+"""A simulated fleet on real requests: per-device private changes, their mean with noise, and a newcomer's errors.
 
 The clipped changes come from the product's own training (`learner.private.train_private`, one step a round, so that
 noise added to the mean has exactly the distribution of noise added by each device). Noise comes from the product's
 generator. Beyond the devices there is data for, the mean of the real ones is used with the noise of the larger fleet.
+The server does what the product's does: it shrinks what is only noise, mends with public pairs, and releases the
+largest share that keeps old skills.
 """
 
 from collections.abc import Sequence
@@ -12,16 +14,19 @@ import numpy as np
 import torch
 
 from federation.adapter import moved
+from federation.mend import RECIPE
+from federation.server import SHARES
+from federation.shrink import shrink
 from learner.base import Base, head, hidden_states
 from learner.encode import Encoded, collate
-from learner.lora import LoraSpec, LoraWeights, attached, fresh
+from learner.lora import LoraSpec, LoraWeights, attached, blend, fresh
 from learner.noise import gaussian
 from learner.private import PrivateSpec, train_private
+from learner.train import train
 from store.records import Example
 
 SILENT = 1e-9  # noise multiplier of a run whose noise is added later
-SHARES = (1.0, 0.7, 0.5, 0.35, 0.2)  # of a round's mean that the server tries, largest first, as the product does
-TOLERANCE = 1.0  # points the public probe set may lose
+TOLERANCE = 1.0  # points the public probe set may lose; one answer of 120
 
 Change = dict[str, np.ndarray]
 
@@ -33,7 +38,8 @@ class Fleet:
     base: Base
     devices: Sequence[Sequence[Example]]
     newcomers: Sequence[Encoded]  # requests of people who never took part
-    probe: Sequence[Encoded]  # the operator's public set
+    public: Sequence[Example]  # the operator mends with these
+    probe: Sequence[Encoded]  # and judges with these
     spec: PrivateSpec
 
 
@@ -76,6 +82,11 @@ def mean(found: Sequence[Change]) -> Change:
     return {path: np.mean([one[path] for one in found], axis=0) for path in found[0]}
 
 
+def scaled(change: Change, factor: float) -> Change:
+    """The change, longer or shorter."""
+    return {path: np.float32(factor) * part for path, part in change.items()}
+
+
 def clipped(found: Sequence[Change], bound: float) -> list[Change]:
     """Each whole change scaled down to an L2 norm of at most `bound`: one device is the unit."""
     norms = [np.sqrt(sum(float(np.square(part).sum()) for part in one.values())) for one in found]
@@ -93,10 +104,11 @@ def noisy(change: Change, deviation: float) -> Change:
     }
 
 
-def released(fleet: Fleet, weights: LoraWeights, change: Change, floor: float) -> LoraWeights:
-    """The next release: the largest share of the mean that keeps the probe set, or the weights as they are."""
+def released(fleet: Fleet, weights: LoraWeights, change: Change, deviation: float, floor: float) -> LoraWeights:
+    """The next release: the largest share of the shrunk, mended mean that keeps the probe set, or no change."""
+    whole = train(fleet.base, fleet.public, (), RECIPE, start=moved(weights, shrink(change, deviation)))
     for share in SHARES:
-        tried = moved(weights, change, share)
+        tried = blend(weights, whole, share)
         if exact(fleet.base, fleet.probe, tried) >= floor - TOLERANCE:
             return tried
     return weights

@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 
 from cli.demo.result import DemoResult, Exam
+from federation.claim import claim
 
 MAX_FORGOTTEN = 1.0  # points of old skills an owner may lose
 RESAMPLES = 10_000
@@ -98,7 +99,7 @@ def _privacy(result: DemoResult) -> list[Claim]:
         Claim(
             "The privacy budget holds, and every device's ledger says so itself",
             bool(taking_part) and within and result.epsilon <= result.cap * (1 + 1e-3),
-            f"epsilon {most:.2f} at delta {result.delta:g} per {result.unit} (add/remove), cap {result.cap:g}; "
+            f"{claim(most, result.delta, result.unit)}, cap {result.cap:g}; "
             f"release says {result.epsilon:.2f}",
         ),
         Claim(

@@ -9,6 +9,7 @@ from cli.demo.result import DemoResult, Exam
 from cli.output import table
 from cli.report.page import Table
 from cli.report.replay_tables import duration
+from federation.claim import claim
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,8 +61,7 @@ def fleet_table(result: DemoResult) -> Table:
         (f"{one.number}", f"{one.asked}", f"{one.accepted}", f"{one.bytes_in:,}", f"{one.seconds:.1f}")
         for one in result.rounds
     ]
-    budget = f"epsilon {result.epsilon:.2f} at delta {result.delta:g}"
-    cost = f"{budget}, unit: one {result.unit} (add/remove), noise on the device"
+    cost = claim(result.epsilon, result.delta, result.unit)
     return Table(f"Federated rounds over real Flower processes, TLS on loopback; {cost}", head, tuple(rows))
 
 

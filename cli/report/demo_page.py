@@ -8,6 +8,7 @@ from cli.demo.show import tables
 from cli.report.charts import Axis, Bars, bar_chart, bar_legend, nice_top
 from cli.report.page import Picture, Tile, render
 from cli.report.replay_tables import duration
+from federation.claim import terms
 
 ERRORS = (("base model", 0), ("personal adapter", 1), ("shared and personal", 2))
 
@@ -41,7 +42,8 @@ def _headlines(result: DemoResult, held: int, count: int) -> list[Tile]:
              personal < before),
         Tile(f"{new.before.error:.1f} → {new.reception.exam.error:.1f} %", "wrong for the newcomer",
              "from the shared adapter alone", new.reception.exam.error < new.before.error),
-        Tile(f"ε {result.epsilon:.2f}", f"at δ {result.delta:g}", f"unit: one {result.unit}; cap {result.cap:g}"),
+        Tile(f"ε {result.epsilon:.2f}", f"at δ {result.delta:g} per {result.unit}, cap {result.cap:g}",
+             terms(result.unit)),
         Tile(f"{sent / 1e3:,.0f} kB", "left the devices", "noised numbers of fixed size; none of it text"),
         Tile(duration(sum(result.seconds.values())), "from nothing to here", "two processor cores are enough"),
     ]  # fmt: skip

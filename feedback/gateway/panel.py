@@ -19,6 +19,7 @@ from feedback.gateway.schema import ChatRequest
 from feedback.gateway.state import Gateway
 from feedback.gateway.tokens import Identity
 from store.base import StoreBase, corrected
+from store.egress import folded
 from store.records import Consent, Correction, Egress, Interaction, LiveVerdict, Purpose, Receipt, Slot, Spend, Verdict
 
 router = APIRouter(prefix="/api", tags=["page"])
@@ -129,7 +130,7 @@ def privacy(request: Request, _: Admin) -> dict[str, Any]:
                 "digest": one.payload,
                 "epsilon": one.epsilon,
             }
-            for one in reversed(gateway.store.all(Egress))
+            for one in reversed(folded(gateway.store.all(Egress)))
         ],
         "receipts": [{**asdict(one), "id": one.id} for one in reversed(spends)],
     }

@@ -189,7 +189,7 @@ export default {
 		correction: "each single correction|每一条更正",
 		device: "the whole device|整台设备",
 	},
-	adjacency: { _: "Neighbours|相邻关系", "add/remove": "with or without one unit|有或没有其中一条" },
+	adjacency: { _: "Neighbours|相邻关系", "add or remove one correction": "with or without one correction|有或没有其中一条" },
 	trust: "Trust|信任",
 	period: {
 		_: "Limit holds for|上限期限",
@@ -296,7 +296,7 @@ export const SAID = [
 	[/^approved$/, "认可过的回答"],
 	[/^probe$/, "原有能力"],
 	[/^SQLCipher, .*/, "SQLCipher 可用，SQLite 无已知的损坏缺陷。"],
-	[/^no file, .* epsilon ([\d.]+);.*/, "没有设置文件，使用默认值；隐私上限 ε $1。"],
+	[/^no file, .* epsilon ([\d.]+) at delta (\S+) .*/, "没有设置文件，使用默认值；隐私上限：每年每条更正（增减一条）ε $1，δ $2；噪声在本机加入，不信任服务器。"],
 	[/^Off: a crash .*/, "关闭：崩溃不会留下密钥。"],
 	[/^A crash may .*/, "崩溃可能把密钥写到磁盘上。"],
 	[/^Kept by: (.*)\.$/, "保管者：$1。"],
@@ -311,5 +311,5 @@ export const SAID = [
 	[/^(\d+) records in an unbroken chain.*/, "$1 条记录，链条完整，直到锚点。"],
 	[/^(\d+) adapters, all whole; (\d+) served\.$/, "$1 个适配器，全部完好；使用中 $2 个。"],
 	[/^Off: nothing leaves .*/, "关闭：没有内容离开本机，也没有遥测。"],
-	[/^On; epsilon (\S+) spent .*/, "开启：每条更正已用 ε $1。没有遥测。"],
+	[/^On; spent: epsilon (\S+) at delta (\S+) .*/, "开启：每条更正（增减一条）已用 ε $1，δ $2；噪声在本机加入，不信任服务器。没有遥测。"],
 ];

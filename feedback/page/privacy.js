@@ -63,8 +63,9 @@ function departed() {
 	if (!all.length) return [h2("", t("left")), empty("lock", "nothing_left")];
 	const name = (digest, most) => h("span", { class: "mono", title: digest }, digest.replace("sha256:", "").slice(0, most));
 	const rows = all.map((one) => [moment(one.time), known("purpose", one.purpose), name(one.destination, 16), size(one.bytes), one.epsilon ? number(one.epsilon, 3) : "–", name(one.digest, 12)]);
-	const total = size(all.reduce((sum, one) => sum + one.bytes, 0));
-	return [h2("", t("left")), p("", t("left_text", { n: all.length, size: total })), table(["when", "purpose", "destination", "bytes", "epsilon", "digest"], rows, [3, 4])];
+	const told = all.filter((one) => one.purpose !== "transport"); // streams carried these and are not counted again
+	const total = size(told.reduce((sum, one) => sum + one.bytes, 0));
+	return [h2("", t("left")), p("", t("left_text", { n: told.length, size: total })), table(["when", "purpose", "destination", "bytes", "epsilon", "digest"], rows, [3, 4])];
 }
 
 function preparing() {

@@ -14,7 +14,7 @@ from feedback.upstream.redact import Redaction
 from feedback.upstream.wire import Failed, exchange, request_bytes
 from store.base import StoreBase
 from store.errors import CorrigibleError
-from store.records import Egress, Message, digest
+from store.records import HASH_TAG, TRANSPORT, Egress, Message, digest
 
 REASONS = ("stop", "length")
 KEY_BYTES = 4096
@@ -94,17 +94,19 @@ class Upstream:
     async def _exchange(self, data: bytes, consent: str) -> Given:
         """One exchange, recorded."""
 
-        async def leaving(sent: bytes) -> None:
-            entry = Egress(purpose="upstream", destination=self.policy.origin, consent=consent, size=len(sent),
-                           payload=digest(sent), time=time.time())  # fmt: skip
+        async def note(purpose: str, size: int, payload: str) -> None:
+            entry = Egress(purpose=purpose, destination=self.policy.origin, consent=consent, size=size,
+                           payload=payload, time=time.time())  # fmt: skip
             try:
                 await asyncio.to_thread(self._store.add, entry)
             except CorrigibleError:
                 raise Failed("ledger") from None
 
         reply = await exchange(
-            self._url, data, timeout=self.policy.timeout, authorities=self.policy.authorities, leaving=leaving
-        )
+            self._url, data, timeout=self.policy.timeout, authorities=self.policy.authorities,
+            leaving=lambda sent: note("upstream", len(sent), digest(sent)),
+            left=lambda size, seal: note(TRANSPORT, size, HASH_TAG + seal.hex()),
+        )  # fmt: skip
         if reply.status != 200:
             raise Failed(f"status_{reply.status}")
         return _parsed(reply.body)

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import h11
 
+from feedback.upstream.line import Line, SecureLine
+
 LARGEST = 4 << 20  # bytes of a reply
 
 
@@ -48,7 +50,13 @@ def request_bytes(url: str, headers: Sequence[tuple[str, str]], body: bytes) -> 
 
 
 async def exchange(
-    url: str, data: bytes, *, timeout: float, authorities: Path | None, leaving: Callable[[bytes], Awaitable[None]]
+    url: str,
+    data: bytes,
+    *,
+    timeout: float,
+    authorities: Path | None,
+    leaving: Callable[[bytes], Awaitable[None]],
+    left: Callable[[int, bytes], Awaitable[None]],
 ) -> Reply:
     """Connect, tell `leaving` what is about to leave, send it, and read the reply.
 
@@ -56,13 +64,15 @@ async def exchange(
         data: from `request_bytes`.
         timeout: seconds for everything together.
         leaving: awaited after the connection stands and before the first byte of `data` is sent.
+        left: awaited at the end of a connection under TLS, with the size and SHA-256 of all that went out on it,
+            handshake and encryption included.
 
     Raises:
         Failed: ``unreachable``, ``tls``, ``timeout``, ``cut``, ``garbage`` or ``too_large``.
     """
     try:
         async with asyncio.timeout(timeout):
-            return await _exchange(url, data, authorities, leaving)
+            return await _exchange(url, data, authorities, leaving, left)
     except TimeoutError:
         raise Failed("timeout") from None
     except ssl.SSLError:
@@ -74,24 +84,30 @@ async def exchange(
 
 
 async def _exchange(
-    url: str, data: bytes, authorities: Path | None, leaving: Callable[[bytes], Awaitable[None]]
+    url: str,
+    data: bytes,
+    authorities: Path | None,
+    leaving: Callable[[bytes], Awaitable[None]],
+    left: Callable[[int, bytes], Awaitable[None]],
 ) -> Reply:
     """The exchange, without its bounds."""
     parts = urlsplit(url)
-    secure = ssl.create_default_context(cafile=authorities) if parts.scheme == "https" else None
-    port = parts.port or (443 if secure else 80)
-    name = parts.hostname if secure else None
-    reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=secure, server_hostname=name)
+    context = ssl.create_default_context(cafile=authorities) if parts.scheme == "https" else None
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if context else 80))
+    line = SecureLine(reader, writer, context, parts.hostname) if context else Line(reader, writer)
     try:
+        if isinstance(line, SecureLine):
+            await line.shake()
         await leaving(data)
-        writer.write(data)
-        await writer.drain()
-        return await _read(reader)
+        await line.send(data)
+        return await _read(line)
     finally:
-        writer.transport.abort()
+        line.close()
+        if isinstance(line, SecureLine):
+            await left(line.sent, line.seal.digest())
 
 
-async def _read(reader: asyncio.StreamReader) -> Reply:
+async def _read(line: Line) -> Reply:
     """The reply."""
     connection = h11.Connection(h11.CLIENT)
     connection.send(h11.Request(method="POST", target="/", headers=[("Host", "x")]))
@@ -103,7 +119,7 @@ async def _read(reader: asyncio.StreamReader) -> Reply:
         except h11.RemoteProtocolError:
             raise Failed("cut" if ended else "garbage") from None
         if event is h11.NEED_DATA:
-            received = await reader.read(65536)
+            received = await line.receive()
             ended = not received
             connection.receive_data(received)
         elif isinstance(event, h11.Response):

@@ -67,8 +67,10 @@ def test_joining_agrees_and_leaving_withdraws(joined: Call, home: Path) -> None:
     signed = json.loads((home / "data" / "fleet" / "consent.json").read_text())
     assert {"device", "node_key", "terms", "signature", "consent"} <= set(signed)
     assert "token" not in signed
-    (sent,) = joined("privacy", "ledger", "--json").data["egress"]
-    assert (sent["purpose"], sent["consent"], sent["epsilon"]) == ("join", signed["consent"], 0.0)
+    left = joined("privacy", "ledger", "--json").data["egress"]
+    (sent,) = (one for one in left if one["purpose"] == "join")
+    assert (sent["consent"], sent["epsilon"]) == (signed["consent"], 0.0)
+    assert sum(one["size"] for one in left if one["purpose"] == "transport") > sent["size"]
     status = joined("fleet", "status", "--json")
     assert status.keys("fleet", "status")
     data = status.data
@@ -99,6 +101,10 @@ def test_consent_can_be_withdrawn_without_leaving(joined: Call) -> None:
     """Sharing stops at once and can be agreed to again."""
     assert joined("privacy", "consent", "share", "--withdraw").code == 0
     assert joined("fleet", "status", "--json").data["consent"] is False
+    before = joined("privacy", "status", "--json").data["wire_bytes"]
+    refused = joined("fleet", "receive", "--json")
+    assert (refused.code, refused.error["code"]) == (15, "no_consent")
+    assert joined("privacy", "status", "--json").data["wire_bytes"] == before > 0
     assert joined("privacy", "consent", "share", "--grant", "--yes").code == 0
     assert joined("fleet", "status", "--json").data["consent"] is True
 

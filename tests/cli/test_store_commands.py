@@ -343,7 +343,11 @@ def test_the_ledger_and_budget_add_up(ready: Call, home: Path) -> None:
     with opened(home) as store:
         store.add(spend(0))
     budget = ready("privacy", "status", "--json").data["budget"]
-    assert budget == {"runs": 1, "epsilon": 6.0, "delta": 1e-6, "unit": "correction", "cap": 8.0}
+    trust = "noise on the device, the server is not trusted"
+    assert budget == {
+        "runs": 1, "epsilon": 6.0, "delta": 1e-6, "unit": "correction", "adjacency": "add or remove one correction",
+        "trust": trust, "cap": 8.0,
+    }  # fmt: skip
     assert len(ready("privacy", "ledger", "--json").data["spends"]) == 1
     assert "correction" in ready("privacy", "status").out
 

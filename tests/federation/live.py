@@ -38,9 +38,9 @@ class Live:
     def join(self, folder: Path, link: enrolment.Link | None = None) -> Membership:
         """Let a device join as the command does."""
         link = link or self.link()
-        authority, root = caller.anchors(link)
+        authority, root = caller.anchors(link, None)
         key = enrolment.release_key(root)
-        with caller.call(link.url, authority) as client:
+        with caller.call(link.url, authority, None) as client:
             signed = caller.terms(client, TERMS_LIMIT)
             place = memberships.join(
                 folder,

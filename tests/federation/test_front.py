@@ -32,7 +32,7 @@ UNKNOWN = 100  # joins and activations with unknown keys here; a thousand in `py
 @contextmanager
 def client(live: Live) -> Iterator[httpx.Client]:
     """A client that trusts the fleet."""
-    with caller.call(live.charter.url, live.folder.authority.read_bytes()) as one:
+    with caller.call(live.charter.url, live.folder.authority.read_bytes(), None) as one:
         yield one
 
 
@@ -117,11 +117,11 @@ def test_a_link_pins_the_server_and_the_terms_are_signed(live: Live) -> None:
     """Another fingerprint is another server; a changed word in the terms is refused."""
     link = live.link()
     assert enrolment.Link.parse(str(link)) == link
-    authority, root = caller.anchors(link)
+    authority, root = caller.anchors(link, None)
     with pytest.raises(NetworkError) as refused:
-        caller.anchors(enrolment.Link(link.url, bytes(32), link.token))
+        caller.anchors(enrolment.Link(link.url, bytes(32), link.token), None)
     assert refused.value.code == "fingerprint"
-    with caller.call(link.url, authority) as outside:
+    with caller.call(link.url, authority, None) as outside:
         data = caller.terms(outside, 1 << 16)
     key = enrolment.release_key(root)
     assert open_terms(data, key).operator == "a test"
@@ -252,7 +252,7 @@ def test_a_certificate_that_is_not_good_is_named_and_nothing_is_sent(tmp_path: P
     with (
         speaking_tls(tmp_path / "a") as url,
         pytest.raises(NetworkError) as refused,
-        caller.call(url, authority) as outside,
+        caller.call(url, authority, None) as outside,
     ):
         outside.get("/")
     assert refused.value.code == code
@@ -265,7 +265,7 @@ def test_a_server_that_is_not_there_is_a_network_error(tmp_path: Path) -> None:
         port = door.getsockname()[1]
     link = enrolment.Link(f"https://localhost:{port}", bytes(32), "token")
     with pytest.raises(NetworkError) as refused:
-        caller.anchors(link)
+        caller.anchors(link, None)
     assert refused.value.code == "network"
 
 

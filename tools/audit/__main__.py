@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from federation.budget import price
+from federation.claim import claim
 from federation.spec import RoundSpec
 from federation.update import PrivateUpdate
 from feedback.models import check_model, embedded_model, probe_pairs
@@ -97,7 +98,7 @@ def _audits(spec: AuditSpec, seeds: int) -> bool:
     base, mechanism = load_base(check_model(embedded_model())), audited_spec(spec)
     pairs = probe_pairs(embedded_model())[:ALONGSIDE]
     examples = [Example(messages=(Message("user", asked),), answer=said, rejected="") for asked, said in pairs]
-    print(f"one-run audit: {spec.canaries} gradient canaries, claim epsilon {spec.epsilon:g} at delta {spec.delta:g}")
+    print(f"one-run audit: {spec.canaries} gradient canaries; {claim(spec.epsilon, spec.delta, 'correction')}")
     green = True
     for name, kind in AUDITED.items():
         begun = time.monotonic()

@@ -104,10 +104,10 @@ def not_stepped(spends: Iterable[Spend], spec: RoundSpec, limits: Limits, now: f
 
 def gdp(runs: Sequence[MechanismRun], delta: float) -> float:
     """Opacus' accountant by the central limit theorem, which under-reports."""
-    accountant = GaussianAccountant()
-    accountant.history = [(run.noise_multiplier, run.sampling_rate, run.steps) for run in runs]
     with warnings.catch_warnings():  # it says itself that it underestimates
         warnings.simplefilter("ignore")
+        accountant = GaussianAccountant()
+        accountant.history = [(run.noise_multiplier, run.sampling_rate, run.steps) for run in runs]
         return float(accountant.get_epsilon(delta))
 
 

@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 from federation.control import BUNDLE, control
+from federation.door import Door
 from federation.keeper import Keeper
 from federation.member import Seat, crew
 from feedback.models import embedded_model
 from store.keys import unlock
 from store.paths import Home
 from store.protectors import KeyFile
+from store.records import Consent
 from store.store import Store
 from tests.federation.live import serving, standard
 from tools.torture.common import Outcome
@@ -53,12 +55,13 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
     with serving(folder / "server", standard()) as live:
         home = Home.at(folder / "device").create()
         place = live.join(home.data / "fleet")
-        with Store.create(home, KeyFile()):
-            pass
+        store = Store.create(home, KeyFile())
+        store.add(Consent(purpose="share", granted=True, destination=place.fleet, time=time.time()))
         scratch = place.folder / "processes"
         scratch.mkdir()
         seat = Seat(home.root, unlock(home).export(), place, embedded_model())
-        keeper = crew(seat, scratch, lambda _name, _what: None)
+        door = Door.of(store, place)
+        keeper = crew(seat, scratch, door, lambda _name, _what: None)
         try:
             with control(f"127.0.0.1:{live.charter.superlink}", live.folder.authority) as operator:
                 _until(lambda: bool(operator.online()), keeper, live.server.keeper)
@@ -71,6 +74,8 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
                     outcome.cycles += 1
         finally:
             keeper.close()
+            door.close()
+            store.close()
         unpacked = list(scratch.rglob("apps/*"))
     executed = mark.read_text().splitlines() if mark.exists() else []
     outcome.add("executed", len(executed))
