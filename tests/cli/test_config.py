@@ -74,3 +74,14 @@ def test_retention_is_kept_per_kind_and_never_below_a_day(tmp_path: Path) -> Non
     with pytest.raises(UsageError) as caught:
         load(path, {"CORRIGIBLE_RETENTION__CORRECTIONS": "0"}).retention.policy()
     assert caught.value.code == "config"
+
+
+def test_the_settings_in_the_readme_are_read(tmp_path: Path) -> None:
+    """Somebody copies them: every section and key is known, and none is left at what it was."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = readme[readme.index("    [model]") : readme.index("Secrets are never settings")].splitlines()
+    file = tmp_path / "config.toml"
+    file.write_text("\n".join(line.removeprefix("    ") for line in lines))
+    config = load(file, {})
+    assert config.retention.interactions == 365
+    assert str(config.model.path) == "/models/qwen3-0.6b.gguf"
