@@ -1,4 +1,4 @@
-// The held-out error as a picture: one step per learning run. Its numbers also stand in a table below it.
+// The held-out error as a picture, one step a learning run; a table below has its numbers.
 
 import { s } from "./dom.js";
 import { day, moment, number, t } from "./words.js";
@@ -27,7 +27,7 @@ export function chart(runs, wide) {
 
 const text = (css, x, y, words) => s("text", { class: css, x, y }, words);
 
-// A disc for an adopted adapter, a cross for a rejected one, a ring for one that waits for evidence.
+// A disc for an adopted adapter, a cross for a rejected one, a ring for one that waits.
 function mark(run, x, y) {
 	const title = s("title", {}, `${moment(run.time)}: ${t(`decision.${run.decision}`)}, ${number(run.before, 1)} → ${number(run.after, 1)}`);
 	const css = `mark ${run.decision}`;

@@ -1,4 +1,4 @@
-// Chat: ask, read, correct on the spot. The conversation lives in the store, never in the browser's storage.
+// Chat: ask, read, correct on the spot. The conversation lives in the store, never in the browser.
 
 import { corrected, edit, exchange, signal } from "./answer.js";
 import { get, post, refreshStatus, state, stream, watch } from "./daemon.js";
@@ -96,7 +96,7 @@ function messages(request, before, where) {
 	return [...told, { role: "user", content: request }];
 }
 
-// Put a request to the model and show the answer as it comes; `before` is the turn asked again, if any.
+// Put a request to the model and show the answer as it comes; `before`: the turn asked again.
 async function put(request, before, where = "") {
 	if (coming()) return;
 	const body = { model: state.status?.model?.name + where, max_tokens: state.status?.chat?.max_tokens, messages: messages(request, before, where), stream_options: { include_usage: true } };

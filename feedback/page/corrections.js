@@ -95,7 +95,7 @@ function bulkActs(picked) {
 	];
 }
 
-// With some selected, the keys act on all of them; otherwise on the one that has the focus.
+// The keys act on all that are selected; without any, on the one that has the focus.
 function keys(key) {
 	const node = [...list.children].find((one) => one.contains(document.activeElement));
 	const press = (act) => () => (chosen.size ? control(bulk, `all-${act}`) ?? control(node, act) : control(node, act))?.click();

@@ -1,4 +1,4 @@
-// Talking to the daemon: asking it, hearing from it, and what every panel may want to know of it.
+// Talking to the daemon: asking, hearing, and what every panel may want to know.
 
 let csrf = "";
 const UNSAFE = ["POST", "PUT", "PATCH", "DELETE"];

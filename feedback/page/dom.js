@@ -1,4 +1,4 @@
-// Building the page: elements, buttons, lists that keep the focus. Text only ever becomes text nodes.
+// Elements, buttons, lists that keep the focus. Text only ever becomes text nodes.
 
 import { t } from "./words.js";
 
@@ -78,7 +78,7 @@ export function sync(list, items, key, make) {
 	while (list.children.length > nodes.length) list.lastChild.remove();
 }
 
-// Move the focus to the next (1) or previous (-1) child of `list`; without one focused, to the `first`.
+// Move the focus to the next (1) or previous (-1) child of `list`; from none, to the `first`.
 export function step(list, by, first) {
 	const all = [...list.children];
 	const at = all.findIndex((node) => node.contains(document.activeElement));

@@ -45,7 +45,7 @@ function changes(a, b) {
 	return [...found, ...gone.slice(i), ...come.slice(j)];
 }
 
-// Neighbours of one kind become one stretch; within a change, what went stands before what came.
+// Neighbours of one kind become one stretch; what went stands before what came.
 function joined(parts) {
 	const out = [];
 	const run = { same: "", removed: "", added: "" };

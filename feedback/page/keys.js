@@ -18,7 +18,7 @@ const LISTS = { // list: keys: words
 // Single letters can be switched off (WCAG 2.1.4).
 const lettersOn = () => kept("letters") !== "off";
 
-// Listen for keys; `find(key)` returns what to do, or nothing. Keys inside text fields and dialogs are left alone.
+// Listen for keys; `find(key)` returns what to do, or nothing. Text fields and dialogs keep theirs.
 export function listenForKeys(find) {
 	document.addEventListener("keydown", (event) => {
 		if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -26,7 +26,7 @@ function forms(key) {
 	return typeof words === "string" ? words.split("|") : undefined;
 }
 
-// The words for `key`, with {name} replaced by values.name; n = 1 has a form of its own where there is one.
+// The words for `key`, with {name} replaced by values.name; n = 1 may have a form of its own.
 export function t(key, values = {}) {
 	const all = forms(key) ?? [key, key];
 	const place = language() === "en" ? 0 : 1;
