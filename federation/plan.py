@@ -114,7 +114,7 @@ class Plan:
     denoise: bool = True  # shrink the part of a round's mean that is only noise
     probe_items: int = 240  # 0: no probe set
     probe_tolerance: float = 0.7  # points the last release may lose against the base model alone
-    spread: int = 1  # rounds that budgets, of privacy and of old skills, are spread over
+    spread: int = 1  # rounds that what may be lost is spread over
     triggers: str = ""  # path of JSONL pairs whose answers must not become likely
     trigger_tolerance: float = 5.0  # points they may gain against the base model alone
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from learner.base import Base
 from learner.encode import encode_all
 from learner.lora import LoraSpec, attached, layer_of
+from learner.private import MICROBATCH, backward
 from store.records import Example
 
 PAIRS = 400  # public ones, enough for the leading eigenvectors
 LIMIT = 0.1  # of the mean eigenvalue over all linears: beyond it a direction counts as sensitive
-BATCH = 32
 
 Array = NDArray[np.float32]
 
@@ -49,9 +49,9 @@ def measure(base: Base, public: Sequence[Example], spec: LoraSpec, layers: int) 
         held.per_example(torch.float32)
         outputs = {path: b for path, b in held.outputs().items() if layer_of(path) < layers}
         sums = {path: torch.zeros(len(b), len(b), dtype=torch.float64) for path, b in outputs.items()}
-        for first in range(0, len(items), BATCH):
-            answers = held.answers(items[first : first + BATCH])
-            (-(answers.log_probs()[:, 0] * answers.weights).sum()).backward()  # type: ignore[no-untyped-call]
+        accumulate = backward(held, items)
+        for first in range(0, len(items), MICROBATCH):
+            accumulate(range(first, min(first + MICROBATCH, len(items))))
             for path, b in outputs.items():
                 sums[path] += torch.einsum("nor,npr->op", b.grad_sample, b.grad_sample).double()  # type: ignore[attr-defined]
                 b.grad_sample = b.grad = None  # type: ignore[attr-defined]
