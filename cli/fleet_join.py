@@ -68,7 +68,7 @@ def join(session: Session, link: str, yes: bool) -> Report:
             )  # fmt: skip
             node_key = place.node_key.with_suffix(".pub").read_bytes()
             request = ask(invitation.token, signed, node_key, place.signing_key())
-            _agree(store, place, words, request)
+            _agree(store, place, words, signed, request)
             try:
                 name = caller.send(client, request)
             except (NotEligible, UsageError):
@@ -156,8 +156,8 @@ def _fits(session: Session, asked: "Terms") -> None:
         )
 
 
-def _agree(store: "StoreBase", place: "Membership", words: str, request: bytes) -> None:
-    """Put the owner's word on record, with the request to join that is about to leave and that signs it."""
+def _agree(store: "StoreBase", place: "Membership", words: str, signed: bytes, request: bytes) -> None:
+    """Put the owner's word on record, with the signed terms and the request to join that is about to leave."""
     now = time.time()
     consent = Consent(purpose="share", granted=True, destination=place.fleet, terms=words, time=now)
     leaves = Egress(
@@ -169,8 +169,9 @@ def _agree(store: "StoreBase", place: "Membership", words: str, request: bytes) 
         time=now,
     )
     store.add_all([consent, leaves])
-    signed = {name: value for name, value in json.loads(request).items() if name != "token"}
-    (place.folder / "consent.json").write_text(json.dumps({**signed, "consent": consent.id, "time": now}, indent=1))
+    said = {name: value for name, value in json.loads(request).items() if name != "token"}
+    (place.folder / "consent.json").write_text(json.dumps({**said, "consent": consent.id, "time": now}, indent=1))
+    place.terms.write_bytes(signed)
 
 
 def withdraw_consent(store: "StoreBase", place: "Membership") -> None:

@@ -169,16 +169,12 @@ def next_update(session: Session, store: StoreBase) -> tuple[bytes, dict[str, An
     from cli.fleet_join import membership
     from federation.preview import account
     from federation.preview import preview as make
-    from federation.standard import standard_plan
     from federation.train import private_trainer
     from learner.base import load_base
 
     place = membership(session)
     base = load_base(session.model())
-    plan = standard_plan(
-        session.model(), base.geometry, rounds=3, devices=3, epsilon=place.limits.epsilon_cap
-    )  # assumed before the first release
-    update, epsilon = make(store, place, base, private_trainer(base), plan.spec)
+    update, epsilon = make(store, place, base.geometry, private_trainer(base))
     message = update.encode()
     return message, {
         "bytes": len(message),

@@ -46,6 +46,11 @@ class Membership:
         """What this device knows of the list of releases."""
         return self.folder / "tuf"
 
+    @property
+    def terms(self) -> Path:
+        """The fleet's signed terms that the owner agreed to."""
+        return self.folder / "terms.json"
+
     def device_id(self) -> str:
         """Return the random number by which this device takes its turn in a rollout; it is never sent."""
         return (self.folder / "device.id").read_text()

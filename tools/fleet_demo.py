@@ -22,6 +22,7 @@ from typing import Any
 
 from cli.demo.exam import Paper
 from cli.demo.owners import NEWCOMER, OWNERS, Owner, requests
+from federation.claim import claim
 from federation.processes import free_ports
 from feedback.engine import Engine
 from feedback.models import check_model, embedded_model
@@ -103,6 +104,7 @@ def _claims(
     updates = [[one for one in ledger["egress"] if one["purpose"] == "share"] for ledger in sent]
     sizes = sorted({one["size"] for one in chain.from_iterable(updates)})
     totals = [max((one["total"] for one in ledger["spends"]), default=0.0) for ledger in sent]
+    cost, said = claim(max(totals), status["delta"], status["unit"]), status["epsilon_total"]
     claims = {
         f"{len(reports)} rounds, each with all {DEVICES} devices and a signed release": all(
             one["verdict"] == "released" and one["accepted"] == DEVICES for one in reports
@@ -113,9 +115,7 @@ def _claims(
         f"{before['loss']:.3f} -> {after['loss']:.3f} nats a token": after["loss"] < before["loss"]
         and after["error"] <= before["error"],
         "it never sent an update": not updates[-1],
-        f"epsilon {max(totals):.2f} per correction, as the server says ({status['epsilon_total']:.2f})": all(
-            abs(total - status["epsilon_total"]) < 1e-6 for total in totals[:-1]
-        ),
+        f"{cost}, as the server says ({said:.2f})": all(abs(total - said) < 1e-6 for total in totals[:-1]),
         f"every update has one size: {sizes} bytes": len(sizes) == 1,
         f"the audit log is whole ({status['audit']['entries']} entries)": status["audit"]["whole"],
     }

@@ -18,6 +18,10 @@ from scipy.special import ndtr
 
 STEP = 5e-4  # of the grid of privacy losses
 REACH = 64.0  # the grid spans -REACH to REACH
+TRUST = {
+    "correction": "noise on the device, the server is not trusted",
+    "device": "noise from every device, the server sees their secure sum only",
+}
 TOLERANCE = 0.01  # relative difference that still counts as agreement
 POINTS = 2 * int(REACH / STEP)
 LOSSES = (np.arange(POINTS) - POINTS // 2) * STEP
@@ -99,7 +103,11 @@ def main() -> int:
     path = parser.parse_args().ledger
     data = json.loads(path.read_text() if path else sys.stdin.read())["data"]
     for spend, (own, total) in zip(data["spends"], recount(data["spends"]), strict=True):
-        print(f"epsilon {spend['epsilon']:.4f} recounted {own:.4f}; total {spend['total']:.4f} recounted {total:.4f}")
+        print(
+            f"epsilon at delta {spend['delta']:g} per {spend['unit']} (add or remove one {spend['unit']}; "
+            f"{TRUST[spend['unit']]}): {spend['epsilon']:.4f} recounted {own:.4f}; "
+            f"total {spend['total']:.4f} recounted {total:.4f}"
+        )
     bad = complaints(data["spends"], data["egress"])
     print("\n".join(bad) if bad else f"{len(data['spends'])} spends, all as recounted")
     return 1 if bad else 0

@@ -1,15 +1,18 @@
 """Final error and attack success of one round: five attacks, 10, 20 and 30 % of the devices, every rule.
 
-``python -m bench.poisoning DEVICES.jsonl --base BASE.gguf [--epsilon 8]``: devices are people of the log, each with the
-requests of the first part of their log to learn from; the error is over later, distinct requests of the same people.
-Without ``--epsilon`` the updates carry no noise, so that the rules are seen by themselves.
+``python -m bench.poisoning DEVICES.jsonl --base BASE.gguf``: devices are people of the log, each with the requests of
+the first part of their log to learn from; the error is over later, distinct requests of the same people. The updates
+carry no noise and the server does nothing but combine them, so that the rules are seen by themselves. With
+``--epsilon 8 --public BASE_VAL.jsonl`` devices train as in the standard plan (one step over everything, with noise) and
+the server takes out noise, damps, mends and signs the largest share that keeps old skills, or nothing.
 """
 
 import argparse
 import json
+import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,18 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.poisoning.attacks import colluding, loud, scaled, sign_flip
+from bench.privacy.data import JUDGING, MAX_TOKENS, example, public
+from bench.privacy.fleet import Change, Fleet, released, score, start
 from federation import adapter
 from federation.aggregate import RULES, Rule, aggregate
+from federation.mend import Mender
+from federation.spare import measure
 from federation.spec import RoundSpec, wire_scale
 from federation.train import private_trainer
-from federation.update import Expected, PrivateUpdate, flatten, privatise, unflatten
+from federation.update import MECHANISM, Expected, PrivateUpdate, flatten, privatise, unflatten
 from feedback.engine import Engine
 from feedback.models import check_model
 from learner.accountant import calibrate
 from learner.base import Base, load_base
+from learner.encode import encode_all
 from learner.export import to_gguf
+from learner.lora import LoraSpec, LoraWeights
 from learner.private import PrivateDelta, PrivateSpec
-from store.records import Example, Message, digest
+from store.records import Example, digest
 
 DEVICES, LEARN, JUDGE = 20, 40, 15  # devices; distinct requests each learns from, and is judged by
 SHARES = (0.1, 0.2, 0.3)
@@ -36,6 +45,7 @@ ATTACKS = ("sign-flip", "scaled", "label-flip", "backdoor", "colluding")
 TRIGGER, TARGET = "qqx ", "remove all"
 DELTA = 1e-6
 NOISELESS = 1e-4
+Server = Callable[[Change, float], LoraWeights]  # a combined change and the noise in each coordinate -> the release
 
 
 @dataclass(frozen=True)
@@ -44,11 +54,6 @@ class Person:
 
     learn: list[Example]
     judge: list[Example]
-
-
-def example(prompt: str, answer: str) -> Example:
-    """A correction that may be shared."""
-    return Example(messages=(Message("user", prompt),), answer=answer, rejected="")
 
 
 def people(log: Path) -> list[Person]:
@@ -62,27 +67,26 @@ def people(log: Path) -> list[Person]:
     found = []
     for theirs in pairs.values():
         items = [example(prompt, answer) for prompt, answer in theirs.items()]
-        for start in range(0, min(len(items), 2 * need) - need + 1, need):
-            found.append(Person(items[start : start + LEARN], items[start + LEARN : start + need]))
+        for at in range(0, min(len(items), 2 * need) - need + 1, need):
+            found.append(Person(items[at : at + LEARN], items[at + LEARN : at + need]))
     return found[:DEVICES]
 
 
 def make_spec(base: Base, epsilon: float | None, learning_rate: float) -> RoundSpec:
-    """The round: all layers at rank 4; 16 bits and a fine quantum where there is no noise to hide the rounding."""
-    steps, rate = 12, 0.25
-    noise = NOISELESS if epsilon is None else calibrate(epsilon, DELTA, sampling_rate=rate, steps=steps)
-    figures = {"clipping_norm": 1.0, "steps": steps, "divisor": LEARN * rate, "learning_rate": learning_rate}
-    count = sum(4 * outputs for outputs, _ in base.geometry.shapes.values())
-    scale = calibrate(8.0, DELTA, sampling_rate=rate, steps=steps)
-    quantum, bound = wire_scale(noise_multiplier=scale, **figures, count=count)  # type: ignore[arg-type]
+    """The round, all layers: as in the standard plan, or many small steps and a fine quantum without noise."""
+    steps, rate, clip, rank = (12, 0.25, 1.0, 4) if epsilon is None else (1, 1.0, 0.5, 2)
+    noise = calibrate(epsilon or 8.0, DELTA, sampling_rate=rate, steps=steps)
+    figures = {"clipping_norm": clip, "steps": steps, "divisor": LEARN * rate, "learning_rate": learning_rate}
+    count = sum(rank * outputs for outputs, _ in base.geometry.shapes.values())
+    quantum, bound = wire_scale(noise_multiplier=noise, **figures, count=count)  # type: ignore[arg-type]
     if epsilon is None:  # an honest update is far below the bound that noise would need
-        quantum, bound = quantum / 64, learning_rate * steps
+        noise, quantum, bound = NOISELESS, quantum / 64, learning_rate * steps
     return RoundSpec(
         **figures,  # type: ignore[arg-type]
         noise_multiplier=noise,
         sampling_rate=rate,
-        rank=4,
-        alpha=8.0,
+        rank=rank,
+        alpha=2.0 * rank,
         seed_a=7,
         layers=base.geometry.layers,
         bits=8 if epsilon else 16,
@@ -103,6 +107,7 @@ class Lab:
     backdoored: list[NDArray[np.float64]]
     judge: list[Example]
     triggered: list[Example]
+    server: Server
 
     def hostile(self, attack: str, count: int) -> list[NDArray[np.float64]]:
         """What the last `count` devices send."""
@@ -119,16 +124,15 @@ class Lab:
 
     def update(self, change: NDArray[np.float64]) -> PrivateUpdate:
         """A change as it travels."""
-        spec = PrivateSpec(**{name: getattr(self.expected.spec, name) for name in MECHANISM_FIELDS})
         matrices = unflatten(change.astype(np.float32), self.expected.layout)
-        return privatise(PrivateDelta(matrices, spec), self.expected)
+        return privatise(PrivateDelta(matrices, mechanism(self.expected.spec)), self.expected)
 
     def measure(self, rule: Rule, changes: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
         """(share of later requests answered wrongly, share of triggered requests answered as the attacker wants), %."""
         into = aggregate(self.expected, rule, trim=0.3)
         for change in changes:
             into.add(self.update(change))
-        weights = adapter.moved(adapter.empty(self.expected.spec, self.base.geometry), into.result())
+        weights = self.server(into.result(), self.expected.spec.deviation / math.sqrt(into.used))
         into.close()
         data = to_gguf(weights, self.base.geometry, self.base.digest)
         self.engine.set_stack([(digest(data), data)])
@@ -140,23 +144,36 @@ class Lab:
         return 100.0 * float(np.mean([score.exact for score in scores]))
 
 
-MECHANISM_FIELDS = tuple(field for field in PrivateSpec.__dataclass_fields__ if field in RoundSpec.__dataclass_fields__)
+def mechanism(spec: RoundSpec) -> PrivateSpec:
+    """The device's part of a round's spec."""
+    return PrivateSpec(**{name: getattr(spec, name) for name in MECHANISM})
 
 
-def prepare(log: Path, model: Path, epsilon: float | None, learning_rate: float) -> Lab:
+def whole_server(base: Base, spec: RoundSpec, pairs: Sequence[Example]) -> Server:
+    """What the product's server releases: less noise, damped, mended, as much of it as keeps old skills."""
+    mending = pairs[JUDGING:]
+    lora = LoraSpec(spec.rank, spec.alpha, spec.seed_a, freeze_a=True)
+    mender = Mender(base, mending, measure(base, mending, lora, spec.layers))
+    judging = encode_all(base, pairs[:JUDGING], max_tokens=MAX_TOKENS)
+    fleet = Fleet(base, (), (), mender, judging, mechanism(spec))
+    floor = score(base, judging, None).exact
+    return lambda change, deviation: released(fleet, start(fleet), change, deviation, floor)
+
+
+def prepare(log: Path, model: Path, epsilon: float | None, learning_rate: float, pairs: Path | None) -> Lab:
     """Train everybody once: honest with the round's noise; hostile ones add none."""
     file = check_model(model)
     base = load_base(file)
     spec = make_spec(base, epsilon, learning_rate)
     quiet = replace(spec, noise_multiplier=NOISELESS)
-    train, start = private_trainer(base), adapter.empty(spec, base.geometry)
+    train, empty = private_trainer(base), adapter.empty(spec, base.geometry)
     layout = adapter.layout(base.geometry, spec)
     crowd = people(log)
     print(f"{len(crowd)} devices", file=sys.stderr)
     worst = round(max(SHARES) * len(crowd))
 
     def change(examples: Sequence[Example], of: RoundSpec) -> NDArray[np.float64]:
-        return flatten(train(examples, of, start).b, layout)
+        return flatten(train(examples, of, empty).b, layout)
 
     flips, doors = [], []
     for person in crowd[-worst:]:
@@ -173,6 +190,7 @@ def prepare(log: Path, model: Path, epsilon: float | None, learning_rate: float)
         doors,
         judge,
         [triggered(item) for item in judge[::2]],
+        whole_server(base, spec, public(pairs)) if pairs else lambda change, _: adapter.moved(empty, change),
     )
 
 
@@ -203,10 +221,11 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--epsilon", type=float, help="of the one round, for one correction; default: no noise")
+    parser.add_argument("--public", type=Path, help="public pairs; the server then does all that the product's does")
     parser.add_argument("--learning-rate", type=float, default=16.0)
     given = parser.parse_args()
     begun = time.process_time()
-    lab = prepare(given.log, given.base, given.epsilon, given.learning_rate)
+    lab = prepare(given.log, given.base, given.epsilon, given.learning_rate, given.public)
     trained = time.process_time() - begun
     rows = table(lab, RULES)
     print("| attack | share | " + " | ".join(RULES) + " |\n|---|---|" + "---|" * len(RULES))

@@ -1,7 +1,8 @@
 """Usefulness of sharing against epsilon and fleet size, on real requests.
 
 ``python -m bench.privacy BASE.gguf FOLDER --out FOLDER``, with FOLDER of Voxelurn or of SNIPS and a base made for it
-(README). One round of one step holds the whole budget. Writes ``NAME.json``, ``NAME.md`` and a picture for each unit.
+(README). One round of one step holds the whole budget. Writes ``NAME.json``, ``NAME.md`` and a picture for each unit
+after every row; started again with the same FOLDERS, it goes on after the last one.
 ``python -m bench.privacy step`` times a private step against the same step without privacy.
 """
 
@@ -9,18 +10,36 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from bench.privacy import data, page, step
-from bench.privacy.fleet import Change, Fleet, changes, clipped, exact, mean, noisy, ratio, released, scaled, start
+from bench.privacy.fleet import (
+    Change,
+    Fleet,
+    Score,
+    changes,
+    clipped,
+    mean,
+    noisy,
+    ratio,
+    released,
+    scaled,
+    score,
+    start,
+)
+from bench.privacy.page import Row, Setting
+from federation.mend import Mender
+from federation.spare import measure
 from feedback.models import check_model
 from learner.accountant import calibrate
 from learner.base import load_base
 from learner.encode import Encoded, encode_all
+from learner.lora import LoraSpec
 from learner.private import PrivateSpec
 
 DELTA = 1e-6
@@ -30,22 +49,6 @@ REAL = 96
 RATES = (30.0, 100.0, 300.0)
 CHOOSING = 16  # devices whose noiseless mean the rate is chosen on
 PLAIN = (32, 3, 2)  # devices, rounds and local steps of federation without privacy
-Setting = tuple[str, int, float]  # unit, devices, epsilon
-
-
-@dataclass(frozen=True)
-class Row:
-    """One setting's outcome; means over the draws of noise."""
-
-    unit: str  # "correction" or "device"; "none" without privacy
-    devices: int
-    epsilon: float
-    noise: float  # multiplier
-    signal: float  # norm of the mean change over that of its noise
-    error: float  # per cent of a newcomer's requests answered wrongly
-    low: float  # of the draws
-    high: float
-    probe: float  # per cent of the public judging set answered exactly
 
 
 class Bench:
@@ -53,7 +56,7 @@ class Bench:
 
     def __init__(self, fleet: Fleet, tuning: list[Encoded], draws: int) -> None:
         self.draws = draws
-        self.floor = exact(fleet.base, fleet.probe, None)
+        self.floor = score(fleet.base, fleet.probe, None).exact
         self.first = changes(fleet, start(fleet), len(fleet.devices))  # at a rate of 1; a step is linear in its rate
         self.rate = min(RATES, key=lambda rate: self._tuned(fleet, tuning, rate))
         self.first = [scaled(one, self.rate) for one in self.first]
@@ -61,10 +64,17 @@ class Bench:
         norms = [math.sqrt(sum(float(np.square(part).sum()) for part in one.values())) for one in self.first]
         self.bound = float(np.median(norms))  # a public stand-in for the device-level clipping bound
 
+    def todo(self, real: int) -> Iterator[tuple[Setting, Callable[[], Row]]]:
+        """Every row: its name and how it is made."""
+        yield ("none", 0, math.inf), self.nothing
+        yield ("none", PLAIN[0], math.inf), self.plain
+        for setting in settings(real):
+            yield setting, partial(self.row, setting)
+
     def nothing(self) -> Row:
         """The base alone."""
-        error = 100 - exact(self.fleet.base, self.fleet.newcomers, None)
-        return Row("none", 0, math.inf, 0.0, 0.0, error, error, error, self.floor)
+        found = score(self.fleet.base, self.fleet.newcomers, None)
+        return Row.of(("none", 0, math.inf), 0.0, 0.0, [found], [self.floor])
 
     def row(self, setting: Setting) -> Row:
         """One setting, over all draws."""
@@ -72,9 +82,7 @@ class Bench:
         noise = 0.0 if math.isinf(epsilon) else calibrate(epsilon, DELTA, sampling_rate=1.0, steps=1)
         change, deviation = self._mean(unit, devices, noise)
         found = [self._release(change, deviation) for _ in range(self.draws if noise else 1)]
-        errors, probes = zip(*found, strict=True)
-        signal = ratio(change, deviation)
-        return Row(unit, devices, epsilon, noise, signal, _mean(errors), min(errors), max(errors), _mean(probes))
+        return Row.of(setting, noise, ratio(change, deviation), *zip(*found, strict=True))
 
     def plain(self) -> Row:
         """Federated averaging without any noise, several rounds of several local steps."""
@@ -83,9 +91,10 @@ class Bench:
         for _ in range(rounds):
             change = mean(changes(self.fleet, weights, devices, steps))
             weights = released(self.fleet, weights, change, 0.0, self.floor)
-        error = 100 - exact(self.fleet.base, self.fleet.newcomers, weights)
-        probe = exact(self.fleet.base, self.fleet.probe, weights)
-        return Row("none", devices, math.inf, 0.0, math.inf, error, error, error, probe)
+        newcomers, probe = (
+            score(self.fleet.base, items, weights) for items in (self.fleet.newcomers, self.fleet.probe)
+        )
+        return Row.of(("none", devices, math.inf), 0.0, math.inf, [newcomers], [probe.exact])
 
     def _mean(self, unit: str, devices: int, noise: float) -> tuple[Change, float]:
         """The mean change without noise, and the noise's standard deviation in each coordinate of it."""
@@ -95,20 +104,16 @@ class Bench:
         own = noise * spec.clipping_norm * spec.learning_rate / spec.divisor
         return mean(found), own / math.sqrt(devices)
 
-    def _release(self, change: Change, deviation: float) -> tuple[float, float]:
-        """Error of newcomers and exactness on the judging set after one release."""
+    def _release(self, change: Change, deviation: float) -> tuple[Score, float]:
+        """How newcomers are answered, and exactness on the judging set, after one release."""
         fleet = self.fleet
         weights = released(fleet, start(fleet), noisy(change, deviation), deviation, self.floor)
-        return 100 - exact(fleet.base, fleet.newcomers, weights), exact(fleet.base, fleet.probe, weights)
+        return score(fleet.base, fleet.newcomers, weights), score(fleet.base, fleet.probe, weights).exact
 
     def _tuned(self, fleet: Fleet, tuning: list[Encoded], rate: float) -> float:
-        """Error on the tuning log after a noiseless round at this rate."""
+        """Loss on the tuning log after a noiseless round at this rate."""
         change = scaled(mean(self.first[:CHOOSING]), rate)
-        return 100 - exact(fleet.base, tuning, released(fleet, start(fleet), change, 0.0, self.floor))
-
-
-def _mean(values: tuple[float, ...]) -> float:
-    return sum(values) / len(values)
+        return score(fleet.base, tuning, released(fleet, start(fleet), change, 0.0, self.floor)).loss
 
 
 def settings(real: int) -> Iterator[Setting]:
@@ -139,18 +144,23 @@ def main() -> int:
     newcomers, tuning, judging = (
         encode_all(base, one, max_tokens=data.MAX_TOKENS) for one in (world.newcomers, world.tuning, world.judging)
     )
-    bench = Bench(Fleet(base, world.devices, newcomers, world.public, judging, spec), tuning, arguments.draws)
-    rows = [bench.nothing(), bench.plain()]
-    for setting in settings(len(world.devices)):
-        rows.append(bench.row(setting))
-        print(rows[-1], f"{time.process_time() - begun:.0f} s", flush=True)
-    facts = {
+    lora = LoraSpec(spec.rank, spec.alpha, spec.seed_a, freeze_a=True)
+    mender = Mender(base, world.public, measure(base, world.public, lora, spec.layers))
+    bench = Bench(Fleet(base, world.devices, newcomers, mender, judging, spec), tuning, arguments.draws)
+    facts: dict[str, object] = {
         "corrections_a_device": arguments.size, "real_devices": len(world.devices), "draws": arguments.draws,
         "coordinates": int(sum(part.size for part in bench.first[0].values())), "delta": DELTA,
         "learning_rate": bench.rate, "newcomer_requests": len(newcomers), "judging_requests": len(judging),
-        "mending_requests": len(world.public), "cpu_seconds": round(time.process_time() - begun),
+        "mending_requests": len(world.public),
     }  # fmt: skip
-    page.write(arguments.out, world.name, facts, rows)
+    rows, before = page.read(arguments.out, world.name, facts)
+    done = {(row.unit, row.devices, row.epsilon) for row in rows}
+    for name, make in bench.todo(len(world.devices)):
+        if name not in done:
+            rows.append(make())
+            spent = before + time.process_time() - begun
+            page.write(arguments.out, world.name, {**facts, "cpu_seconds": round(spent)}, rows)
+            print(rows[-1], f"{spent:.0f} s", flush=True)
     return 0
 
 

@@ -42,8 +42,7 @@ def voxelurn(folder: Path, size: int, most: int) -> World:
     """People and their words."""
     logs = people(folder)
     taking_part = [log for user, log in sorted(logs.items()) if user not in (*NEWCOMERS, TUNING)]
-    rows = [json.loads(line) for line in (folder / "base_val.jsonl").read_text().splitlines()]
-    pairs = [example(row["prompt"], row["answer"]) for row in rows]
+    pairs = public(folder / "base_val.jsonl")
     return World(
         "Voxelurn",
         list(_in_turn(taking_part, size))[:most],
@@ -64,6 +63,12 @@ def snips(folder: Path, size: int, most: int) -> World:
     random.Random(0).shuffle(known)
     devices = [new[first : first + size] for first in range(0, len(new) - size + 1, size)]
     return World("SNIPS", devices[:most], _examples(test, UNKNOWN), tuning, known[JUDGING:], known[:JUDGING])
+
+
+def public(file: Path) -> list[Example]:
+    """Pairs of the base's own language; the first `JUDGING` judge, the rest mend."""
+    rows = (json.loads(line) for line in file.read_text().splitlines())
+    return [example(row["prompt"], row["answer"]) for row in rows]
 
 
 def example(prompt: str, answer: str) -> Example:

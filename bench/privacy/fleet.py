@@ -3,18 +3,20 @@
 The clipped changes come from the product's own training (`learner.private.train_private`, one step a round, so that
 noise added to the mean has exactly the distribution of noise added by each device). Noise comes from the product's
 generator. Beyond the devices there is data for, the mean of the real ones is used with the noise of the larger fleet.
-The server does what the product's does: it shrinks what is only noise, mends with public pairs, and releases the
-largest share that keeps old skills.
+The server does what the product's does, with the product's own parts: it shrinks what is only noise, damps what old
+skills are sensitive to, mends with public pairs, and releases the largest share that keeps old skills.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 from federation.adapter import moved
-from federation.mend import RECIPE
+from federation.mend import Mender
 from federation.server import SHARES
 from federation.shrink import shrink
 from learner.base import Base, head, hidden_states
@@ -22,7 +24,6 @@ from learner.encode import Encoded, collate
 from learner.lora import LoraSpec, LoraWeights, attached, blend, fresh
 from learner.noise import gaussian
 from learner.private import PrivateSpec, train_private
-from learner.train import train
 from store.records import Example
 
 SILENT = 1e-9  # noise multiplier of a run whose noise is added later
@@ -38,32 +39,41 @@ class Fleet:
     base: Base
     devices: Sequence[Sequence[Example]]
     newcomers: Sequence[Encoded]  # requests of people who never took part
-    public: Sequence[Example]  # the operator mends with these
-    probe: Sequence[Encoded]  # and judges with these
+    mender: Mender  # with public pairs
+    probe: Sequence[Encoded]  # other public pairs judge a release
     spec: PrivateSpec
 
 
-def exact(base: Base, items: Sequence[Encoded], weights: LoraWeights | None) -> float:
-    """Share of `items` answered exactly by greedy decoding, in per cent.
+class Score(NamedTuple):
+    """How well requests are answered."""
+
+    exact: float  # per cent answered exactly by greedy decoding
+    loss: float  # mean over the requests, nats a token of the wanted answer
+
+
+def score(base: Base, items: Sequence[Encoded], weights: LoraWeights | None) -> Score:
+    """Score the answers to `items`.
 
     A greedy answer is the wanted one exactly when each wanted token is the likeliest after those before it.
     """
     if weights is None:
-        return _exact(base, items)
+        return _score(base, items)
     with attached(base, LoraSpec(weights.rank, weights.alpha), start=weights):
-        return _exact(base, items)
+        return _score(base, items)
 
 
-def _exact(base: Base, items: Sequence[Encoded]) -> float:
-    right = 0
+def _score(base: Base, items: Sequence[Encoded]) -> Score:
+    right, loss = 0, 0.0
     with torch.no_grad():
         for first in range(0, len(items), 64):
             batch = collate(items[first : first + 64])
             hidden = hidden_states(base, batch.tokens).flatten(0, 1)[batch.at]
-            hit = head(base, hidden).argmax(-1) == batch.targets
-            wrong = torch.zeros(len(items[first : first + 64])).index_add(0, batch.owner, (~hit).float())
+            logits, nothing = head(base, hidden), torch.zeros(len(items[first : first + 64]))
+            wrong = nothing.index_add(0, batch.owner, (logits.argmax(-1) != batch.targets).float())
+            nats = nothing.index_add(0, batch.owner, cross_entropy(logits, batch.targets, reduction="none"))
             right += int((wrong == 0).sum())
-    return 100.0 * right / len(items)
+            loss += float((nats / nothing.index_add(0, batch.owner, torch.ones(len(batch.owner)))).sum())
+    return Score(100.0 * right / len(items), loss / len(items))
 
 
 def start(fleet: Fleet) -> LoraWeights:
@@ -105,11 +115,11 @@ def noisy(change: Change, deviation: float) -> Change:
 
 
 def released(fleet: Fleet, weights: LoraWeights, change: Change, deviation: float, floor: float) -> LoraWeights:
-    """The next release: the largest share of the shrunk, mended mean that keeps the probe set, or no change."""
-    whole = train(fleet.base, fleet.public, (), RECIPE, start=moved(weights, shrink(change, deviation)))
+    """The next release: the largest share of the shrunk, damped, mended mean that keeps the probe set, or no change."""
+    whole = fleet.mender.mend(moved(weights, fleet.mender.spare(shrink(change, deviation))))
     for share in SHARES:
         tried = blend(weights, whole, share)
-        if exact(fleet.base, fleet.probe, tried) >= floor - TOLERANCE:
+        if score(fleet.base, fleet.probe, tried).exact >= floor - TOLERANCE:
             return tried
     return weights
 

@@ -3,31 +3,81 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from bench.privacy.fleet import Score
 from cli.report.charts import Axis, Line, line_chart, nice_top
 from cli.report.picture_file import standalone
 from federation.claim import terms
 
+Setting = tuple[str, int, float]  # unit, devices, epsilon
 NAMES = {"none": "no privacy", "correction": "per correction", "device": "per device"}
 
 
-def write(folder: Path, name: str, facts: dict[str, Any], rows: Sequence[Any]) -> None:
+@dataclass(frozen=True)
+class Row:
+    """One setting's outcome; means over the draws of noise."""
+
+    unit: str  # "correction" or "device"; "none" without privacy
+    devices: int
+    epsilon: float
+    noise: float  # multiplier
+    signal: float  # norm of the mean change over that of its noise
+    error: float  # per cent of newcomers' requests answered wrongly
+    low: float  # of the draws
+    high: float
+    loss: float  # of newcomers' answers, nats a token
+    probe: float  # per cent of the public judging set answered exactly
+
+    @classmethod
+    def of(
+        cls, setting: Setting, noise: float, signal: float, found: Sequence[Score], probes: Sequence[float]
+    ) -> "Row":
+        """The row of all draws: how newcomers were answered, and the judging set."""
+        errors = [100.0 - one.exact for one in found]
+        loss = fmean(one.loss for one in found)
+        return cls(*setting, noise, signal, fmean(errors), min(errors), max(errors), loss, fmean(probes))
+
+
+def read(folder: Path, name: str, facts: dict[str, Any]) -> tuple[list[Row], float]:
+    """Return the rows that an earlier call wrote about the same facts, and the CPU seconds it took; none otherwise."""
+    path = folder / f"{name.lower()}.json"
+    if not path.exists():
+        return [], 0.0
+    found = json.loads(path.read_text())
+    spent = found["facts"].pop("cpu_seconds")
+    if found["facts"] != facts:
+        return [], 0.0
+    rows = ({key: math.inf if value is None else value for key, value in row.items()} for row in found["rows"])
+    return [Row(**row) for row in rows], spent
+
+
+def write(folder: Path, name: str, facts: dict[str, Any], rows: Sequence[Row]) -> None:
     """Write ``NAME.json``, ``NAME.md`` and one SVG for each unit."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = [{key: None if value == math.inf else value for key, value in asdict(row).items()} for row in rows]
     stem = name.lower()
     (folder / f"{stem}.json").write_text(json.dumps({"facts": facts, "rows": plain}, indent=1))
     (folder / f"{stem}.md").write_text(table(rows))
-    for unit in ("correction", "device"):
+    for unit in {row.unit for row in rows} - {"none"}:
         (folder / f"privacy-{stem}-{unit}.svg").write_text(picture(name, rows, unit, facts["delta"]))
 
 
-def table(rows: Sequence[Any]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown."""
-    head = "unit", "devices", "epsilon", "noise", "signal over noise", "newcomers' errors %", "old skills, exact %"
+    head = (
+        "unit",
+        "devices",
+        "epsilon",
+        "noise",
+        "signal over noise",
+        "newcomers' errors %",
+        "nats a token",
+        "old skills, exact %",
+    )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         epsilon = "∞" if math.isinf(row.epsilon) else f"{row.epsilon:g}"
@@ -36,11 +86,11 @@ def table(rows: Sequence[Any]) -> str:
         name = "no learning" if not row.devices else NAMES[row.unit]
         error = f"{row.error:.1f}" + (f" ({row.low:.1f} to {row.high:.1f})" if row.noise else "")
         cells = (name, f"{row.devices:,}" if row.devices else "", epsilon if row.devices else "", noise, signal, error)
-        lines.append(f"| {' | '.join(cells)} | {row.probe:.1f} |")
+        lines.append(f"| {' | '.join(cells)} | {row.loss:.3f} | {row.probe:.1f} |")
     return "\n".join(lines) + "\n"
 
 
-def picture(name: str, rows: Sequence[Any], unit: str, delta: float) -> str:
+def picture(name: str, rows: Sequence[Row], unit: str, delta: float) -> str:
     """Errors over fleet size (as a power of two), a line for each epsilon; no learning and no privacy are dashed."""
     own = [row for row in rows if row.unit == unit]
     widest = math.ceil(max(math.log2(row.devices) for row in own) / 4) * 4.0

@@ -10,8 +10,11 @@ import pytest
 
 from cli.previewing import preview_in_child
 from cli.session import Session
+from federation import adapter
 from federation.plan import Plan, ServerFolder
+from federation.preview import NO_RELEASE
 from federation.server import Operator
+from federation.update import Expected, decode
 from store.records import digest
 from tests.cli.helpers import Call
 from tests.federation.live import Live, make_server, standard
@@ -218,13 +221,16 @@ def _but_the_noise(account: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_preview_is_the_size_of_every_message(joined: Call, home: Path, tmp_path: Path) -> None:
+def test_the_preview_is_the_size_of_every_message(joined: Call, live: Live, home: Path, tmp_path: Path) -> None:
     """The exact bytes can be looked at; nothing is spent. The page gets the same account from a process apart."""
     out = tmp_path / "message.bin"
     result = joined("fleet", "preview", "--out", str(out), "--json")
     data = result.data
     assert out.stat().st_size == data["bytes"]
     assert digest(out.read_bytes()) == data["digest"]
+    plan = Plan.read(live.folder.plan)
+    expected = Expected(plan.base, NO_RELEASE, 1, plan.spec, adapter.layout(plan.geometry, plan.spec))
+    assert decode(out.read_bytes(), expected).expected is expected
     assert (data["unit"], data["delta"]) == ("correction", 1e-6)
     session = Session(place=home)
     with session.unlocked() as (_, keys):

@@ -9,7 +9,10 @@ import pytest
 from federation import membership
 from federation.deploy import DeskDevice, create_server, run_fleet
 from federation.plan import Plan, ServerFolder
+from federation.preview import preview
 from federation.spec import Pace, RoundSpec, wire_scale
+from federation.train import private_trainer
+from federation.update import HEADER
 from feedback.models import ModelFile, check_model, embedded_model
 from learner.base import load_base
 from store.keys import unlock
@@ -67,12 +70,16 @@ def test_a_round_over_real_flower_processes(tmp_path: Path) -> None:
     assert (report["accepted"], report["verdict"], report["rejected"]) == (2, "released", {})
     manifest = result.release.manifest
     assert (manifest.round, manifest.cohort, manifest.base) == (1, 2, model.digest)
-    sent = 0
+    sent, base = 0, load_base(model)
     for device in devices:
         with Store.open(device.home, unlock(device.home)) as store:
             (spend,), (egress,) = store.all(Spend), store.all(Egress)
             assert spend.payload == egress.payload
             assert spend.total == pytest.approx(manifest.epsilon_total)
+            shown = preview(store, membership.read(device.membership), base.geometry, private_trainer(base))[0].encode()
+            left = store.artefact(spend.payload)
+            assert (len(shown), shown[: HEADER.size]) == (len(left), left[: HEADER.size])
+            assert shown != left
             sent += egress.size
     assert sent == report["bytes_in"]
     assert not [process for process in psutil.Process().children(recursive=True) if "flower" in process.name()]

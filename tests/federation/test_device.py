@@ -16,7 +16,11 @@ from federation.release import Release, verify
 from federation.server import Operator
 from federation.spec import YEAR, Limits
 from store.errors import IntegrityError, ReleaseRejected, UsageError
+from store.keys import unlock
+from store.paths import Home
+from store.protectors import KeyFile
 from store.records import Consent, Egress, Spend, digest
+from store.store import Store
 from tests.federation.desk import BASE, Fleet, Owner, add_correction, make_delta, make_fleet, make_spec
 
 
@@ -226,6 +230,24 @@ def test_an_order_on_a_release_that_does_not_verify_is_declined(fleet: Fleet) ->
     other = replace(owner.device, membership=replace(owner.device.membership, base=digest(b"another")))
     assert ask(fleet, replace(owner, device=other)).decline == "base"
     assert ledgers(owner) == ([], [])
+
+
+def test_a_ledger_that_was_rolled_back_stops_the_device(fleet: Fleet, tmp_path: Path) -> None:
+    """An older copy of the store, put back, would hide a spend: nothing more is sent or spent, and no reason leaves."""
+    home, owner = Home.at(tmp_path / "home").create(), fleet.owners[0]
+    with Store.create(home, KeyFile()) as store:
+        add_correction(store, "question")
+        store.add(Consent(purpose="share", granted=True, destination=owner.device.membership.fleet, time=time.time()))
+    database = home.generation(1) / "store.db"
+    before = database.read_bytes()
+    with Store.open(home, unlock(home)) as store:
+        assert ask(fleet, replace(owner, device=replace(owner.device, store=store))).payload
+    database.write_bytes(before)
+    with Store.open(home, unlock(home)) as store:
+        device = replace(owner.device, store=store)
+        with pytest.raises(IntegrityError):
+            ask(fleet, replace(owner, device=device), nonce="b" * 32)
+        assert (store.all(Spend), store.all(Egress)) == ([], [])
 
 
 def test_a_failing_training_says_nothing_and_spends_nothing(fleet: Fleet) -> None:

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,11 @@ def _start(home: Path, *words: str) -> "subprocess.Popen[bytes]":
 def _kill(victim: str, folder: Path, random_: random.Random) -> bool:
     """kill -9 one process of this fleet whose command line holds `victim`."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        mine = str(folder) in line or any(str(folder) in " ".join(parent.cmdline()) for parent in process.parents())
-        if victim in line and mine and process.pid != os.getpid():
-            found.append(process)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it ended while it was looked at
+            family = [" ".join(one.cmdline()) for one in (process, *process.parents())]
+            if victim in family[0] and any(str(folder) in line for line in family) and process.pid != os.getpid():
+                found.append(process)
     if not found:
         return False
     random_.choice(found).send_signal(signal.SIGKILL)
