@@ -57,9 +57,9 @@ class Engine:
     ) -> None:
         self.model = model
         self.context = min(context, model.context)
-        self.stack: tuple[str, ...] = ()
         self._llama = Llama(model, self.context, threads, parallel, trace)
         self._runner = Runner(self._llama, model.architecture, parallel)
+        self._serving = self._runner.load([])
         self._words = words = self._llama.words
         try:
             self._template = ChatTemplate(self._llama.template, bos=words.name(words.bos), eos=words.name(words.eos))
@@ -80,6 +80,11 @@ class Engine:
         self._runner.close()
 
     @property
+    def stack(self) -> tuple[str, ...]:
+        """Digests of the adapters that serve, in order of application."""
+        return self._serving.stack
+
+    @property
     def takes_tools(self) -> bool:
         """Whether the model's chat template can show tools to the model."""
         return self._template.takes_tools
@@ -95,8 +100,7 @@ class Engine:
             IntegrityError: bytes that do not have their digest, a damaged adapter, or one for another base.
                 The old stack stays.
         """
-        self._runner.load(adapters, keep=self.stack)
-        self.stack = tuple(name for name, _ in adapters)
+        self._serving = self._runner.load(adapters)
 
     def stream(self, messages: Sequence[Turn], sampling: Sampling, *, adapters: Adapters | None = None,
                tools: Sequence[object] = ()) -> Stream:  # fmt: skip
@@ -116,8 +120,7 @@ class Engine:
     def complete(self, text: str, sampling: Sampling, *, adapters: Adapters | None = None) -> Stream:
         """Begin to continue plain text, without a chat template; as `stream`."""
         pin = self._pinned(adapters)
-        with self._runner.turns:
-            self._runner.check_open()
+        with self._runner.open():
             prompt = self._words.tokens(text, control=False) or [self._words.eos]
         self._fits(len(prompt) + 1)
         return self._stream(prompt, sampling, pin)
@@ -164,7 +167,7 @@ class Engine:
         """
         scored = [self._scored(messages, answer) for messages, answer in items]
         found: list[Score] = []
-        with self._runner.alone(self.stack) as llama:
+        with self._runner.alone(self._serving) as llama:
             for group in groups(scored, SIDE_BY_SIDE, SEQUENCES):
                 found += self._score_group(llama, group)
                 llama.clear()
@@ -183,15 +186,14 @@ class Engine:
         line = np.asarray(tokens, np.int32)
         zeros, ones = np.zeros(len(line), np.int32), np.ones(len(line), np.bool_)
         places = np.arange(len(line), dtype=np.int32)
-        with self._runner.alone(self.stack) as llama:
+        with self._runner.alone(self._serving) as llama:
             found = np.concatenate([part.copy() for part in _run(llama, line, places, zeros, ones)])
             finite(float(np.abs(found).max()))
         return found
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of `text`; control tokens written out in it are read as such."""
-        with self._runner.turns:
-            self._runner.check_open()
+        with self._runner.open():
             return self._words.tokens(text, control=True)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
@@ -202,23 +204,18 @@ class Engine:
 
     def _prompt(self, messages: Sequence[Turn], tools: Sequence[object] = ()) -> list[int]:
         """Tokens of the conversation, where only the template may write control tokens."""
-        with self._runner.turns:
-            self._runner.check_open()
-            if any(self._words.has_control(message.content) for message in messages):
-                pieces = self._template.segments(messages, tools)
-                prompt = [token for text, typed in pieces for token in self._words.tokens(text, control=not typed)]
-            else:
-                prompt = self._words.tokens(self._template.render(messages, tools), control=True)
+        if any(self._words.has_control(message.content) for message in messages):
+            pieces = self._template.segments(messages, tools)
+        else:
+            pieces = [(self._template.render(messages, tools), False)]
+        with self._runner.open():
+            prompt = [token for text, typed in pieces for token in self._words.tokens(text, control=not typed)]
         self._fits(len(prompt) + 1)
         return prompt
 
     def _pinned(self, adapters: Adapters | None) -> Pin:
         """The stack to answer with, loaded and kept so."""
-        if adapters is None:
-            return self._runner.pin(lambda: self.stack)
-        pin = self._runner.pin(lambda: tuple(name for name, _ in adapters))
-        self._runner.load(adapters, keep=self.stack)
-        return pin
+        return self._serving if adapters is None else self._runner.load(adapters)
 
     def _stream(self, prompt: list[int], sampling: Sampling, pin: Pin) -> Stream:
         """An answer to a prompt, not begun yet."""

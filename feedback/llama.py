@@ -30,12 +30,10 @@ Handle = Any  # a C pointer
 Tokens = NDArray[np.int32]
 
 
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _silence(level: int, text: bytes, user_data: int | None) -> None:
-    """Swallow llama.cpp's log, which would quote file contents on stderr; kept alive by the module."""
-
-
-llama_cpp.llama_log_set(_silence, None)
+# llama.cpp's log would quote file contents on stderr, so it goes to a C function that looks at nothing and only returns
+# a constant. One of Python's would have to wait for the interpreter at each of a swap's two hundred lines.
+_silent = ctypes.cast(llama_cpp.llama_supports_mmap, llama_cpp.llama_log_callback)
+llama_cpp.llama_log_set(_silent, None)
 
 
 class Llama:

@@ -1,15 +1,15 @@
 """Several conversations in one model's memory, each with the adapters it began with.
 
 Conversations advance one step at a time in fair turns; steps that wait for each other's turn and have the same adapters
-are computed in one pass. The adapters in force are changed between passes, so a swap waits for nobody and an answer
-in flight never notices one.
+are computed in one pass. Adapters are loaded beside the passes and changed between them, so a swap waits for nobody and
+an answer in flight never notices one.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Condition
+from threading import Condition, Lock
 from weakref import WeakSet
 
 import numpy as np
@@ -38,7 +38,7 @@ class _Step:
 
 
 class Pin:
-    """Keeps adapters loaded for an answer that may not have begun yet, for as long as somebody holds it."""
+    """Keeps adapters loaded for as long as somebody holds it."""
 
     __slots__ = ("__weakref__", "stack")
 
@@ -47,10 +47,15 @@ class Pin:
 
 
 class Runner:
-    """Owns a loaded model: its memory, its adapters and whose turn it is. Safe for several threads."""
+    """Owns a loaded model: its memory, its adapters and whose turn it is. Safe for several threads.
+
+    Of its locks, who holds a turn may take `_plan`, and who holds that may take `_shelf`.
+    """
 
     def __init__(self, llama: Llama, architecture: str, parallel: int) -> None:
-        self.turns = Turns()
+        self._turns = Turns()
+        self._plan = Turns()  # for loading and freeing adapters, and for a pass with others than the last
+        self._shelf = Lock()  # for looking at what is loaded; never held while waiting
         self._llama, self._architecture = llama, architecture
         self._slots = Slots(min(parallel, SEQUENCES), llama.cells)
         self._changed = Condition()
@@ -58,6 +63,7 @@ class Runner:
         self._closed = False
         self._adapters: OrderedDict[str, Handle] = OrderedDict()
         self._applied: Stack = ()
+        self._planned = False  # a pass was computed with those applied
         self._steps: deque[_Step] = deque()
         self._pins: WeakSet[Pin] = WeakSet()
 
@@ -69,40 +75,38 @@ class Runner:
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._slots.busy, PATIENCE)
-        with self.turns:
+        with self._turns, self._plan, self._shelf:
             self._llama.close()
 
-    def check_open(self) -> None:
-        """Refuse when the model is freed."""
-        if self._closed:
-            raise failed("The engine is closed.")
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Refuse when the engine is closed; it stays open for the block, which must not wait for anything."""
+        with self._shelf:
+            self._check_open()
+            yield
 
-    def load(self, adapters: Sequence[tuple[str, bytes]], keep: Stack) -> None:
-        """Load adapters (digest, GGUF bytes) so that a conversation may use them; `keep` names others still needed.
+    def load(self, adapters: Sequence[tuple[str, bytes]]) -> Pin:
+        """Load adapters (digest, GGUF bytes); they stay loaded while somebody holds what is returned.
 
         Raises:
             IntegrityError: bytes that do not have their digest, a damaged adapter, or one for another base.
         """
-        with self.turns:
-            self.check_open()
-            for name, data in adapters:
-                self._adapter(name, data)
-            self._evict({*keep, *(name for name, _ in adapters)})
-
-    def pin(self, stack: Callable[[], Stack]) -> Pin:
-        """Keep the adapters that `stack` names loaded."""
-        with self.turns:
-            pin = Pin(stack())
+        pin = Pin(tuple(name for name, _ in adapters))
+        with self.open():
             self._pins.add(pin)
+        for name, data in adapters:
+            if not self._has(name):
+                self._read(name, data)
+        self._evict()
         return pin
 
     def take(self, prompt: Sequence[int], stack: Stack, need: int) -> Slot:
         """Wait for a place for a conversation of `need` cells that starts with `prompt`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or (not self._alone and self._slots.fits(need)))
-            self.check_open()
+            self._check_open()
             slot, crowded_out = self._slots.take(prompt, stack, need)
-        with self.turns:
+        with self._turns:
             for one in crowded_out:
                 self._llama.keep(one.number, 0)
             if slot.stack != stack:
@@ -141,16 +145,15 @@ class Runner:
         return mine.logits
 
     @contextmanager
-    def alone(self, stack: Stack) -> Iterator[Llama]:
-        """The model with an empty memory and these loaded adapters, while no conversation is in flight."""
+    def alone(self, pin: Pin) -> Iterator[Llama]:
+        """The model with an empty memory and the adapters pinned, while no conversation is in flight."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not self._alone)
-            self.check_open()
+            self._check_open()
             self._alone = True
             self._changed.wait_for(lambda: self._closed or not self._slots.busy)
         try:
-            with self._turn():
-                self._apply(stack)
+            with self._turn(), self._applying(pin.stack):
                 self._forget()
                 yield self._llama
                 self._forget()
@@ -163,12 +166,12 @@ class Runner:
 
     def _pass(self, slot: Slot, prompt: Sequence[int]) -> Logits | None:
         """Feed the next part of a prompt; the logits after its end."""
-        self._apply(slot.stack)
         start = len(slot.tokens)
         line = np.asarray(prompt[start : start + BATCH], np.int32)
         places = np.arange(start, start + len(line), dtype=np.int32)
         outputs = places == len(prompt) - 1
-        logits = self._llama.decode(line, places, np.full_like(line, slot.number), outputs)
+        with self._applying(slot.stack):
+            logits = self._llama.decode(line, places, np.full_like(line, slot.number), outputs)
         slot.tokens = list(prompt[: start + len(line)])
         return logits[0].copy() if len(logits) else None
 
@@ -179,13 +182,14 @@ class Runner:
         for one in together:
             self._steps.remove(one)
             one.failed = True  # until its logits are there
-        self._apply(first.slot.stack)
         ready = [one for one in together if len(one.slot.tokens) == len(one.line) - 1]
         for one in together:
             if one not in ready:  # an error elsewhere has emptied the memory
                 self._recall(one)
         if ready:
-            for one, logits in zip(ready, self._advance(ready), strict=True):
+            with self._applying(first.slot.stack):
+                found = self._advance(ready)
+            for one, logits in zip(ready, found, strict=True):
                 one.slot.tokens.append(one.line[-1])
                 one.logits, one.failed = logits.copy(), False
 
@@ -206,27 +210,58 @@ class Runner:
             step.logits = self._pass(step.slot, step.line)
         step.failed = False
 
-    def _apply(self, stack: Stack) -> None:
-        """Compute with these adapters from here on."""
-        if stack != self._applied:
+    @contextmanager
+    def _applying(self, stack: Stack) -> Iterator[None]:
+        """Compute with these adapters.
+
+        The first pass after a change plans its memory anew and counts all loaded adapters for that, so none may come or
+        go meanwhile.
+        """
+        if stack == self._applied and self._planned:
+            yield
+            return
+        with self._plan:
+            self._planned = False
             self._llama.apply([self._adapters[name] for name in stack])
             self._applied = stack
+            yield
+            self._planned = True
 
-    def _adapter(self, name: str, data: bytes) -> None:
-        """Have the adapter of this digest loaded."""
-        if name not in self._adapters:
-            if digest(data) != name:
-                raise IntegrityError("The adapter's bytes do not have its digest.", hint="Roll back to another one.")
-            check_adapter(data, self._architecture)
-            self._adapters[name] = self._llama.load_adapter(data)
-        self._adapters.move_to_end(name)
+    # -- beside the turns
 
-    def _evict(self, keep: set[str]) -> None:
-        """Free the adapters used longest ago, never one that serves, is applied or is pinned."""
-        keep |= {*self._applied, *(name for pin in self._pins for name in pin.stack)}
-        idle = [name for name in self._adapters if name not in keep]
-        for name in idle[: max(0, len(self._adapters) - ADAPTERS)]:
-            self._llama.free_adapter(self._adapters.pop(name))
+    def _check_open(self) -> None:
+        """Refuse when the model is freed."""
+        if self._closed:
+            raise failed("The engine is closed.")
+
+    def _has(self, name: str) -> bool:
+        """Whether the adapter of this digest is loaded; if so, it counts as used now."""
+        with self.open():
+            if name in self._adapters:
+                self._adapters.move_to_end(name)
+            return name in self._adapters
+
+    def _read(self, name: str, data: bytes) -> None:
+        """Load an adapter."""
+        if digest(data) != name:
+            raise IntegrityError("The adapter's bytes do not have its digest.", hint="Roll back to another one.")
+        check_adapter(data, self._architecture)
+        with self._plan:
+            if not self._has(name):  # nobody was faster
+                adapter = self._llama.load_adapter(data)
+                with self._shelf:
+                    self._adapters[name] = adapter
+
+    def _evict(self) -> None:
+        """Free the adapters used longest ago, never one that is applied or pinned."""
+        with self.open():
+            keep = {*self._applied, *(name for pin in self._pins for name in pin.stack)}
+            idle = [name for name in self._adapters if name not in keep]
+            gone = [self._adapters.pop(name) for name in idle[: max(0, len(self._adapters) - ADAPTERS)]]
+        if gone:
+            with self._plan:
+                for adapter in gone if not self._closed else ():  # closing frees them all
+                    self._llama.free_adapter(adapter)
 
     def _forget(self) -> None:
         """Drop all keys and values."""
@@ -236,8 +271,8 @@ class Runner:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """One caller at a time; a closed engine refuses; after an error or an interrupt nothing is left behind."""
-        with self.turns:
-            self.check_open()
+        with self._turns:
+            self._check_open()
             try:
                 yield
             except BaseException:

@@ -16,14 +16,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from http.client import HTTPConnection
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPResponse
+from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import httpx
 import llama_cpp
 
 from bench.gateway.served import serve
@@ -37,6 +37,8 @@ WARM = 3
 REST = 0.05  # seconds before each prompt: people pause, too, and the answer before is being recorded
 SWAPS = 100
 STREAMS = 4
+CALM = 5.0  # seconds of streams without swaps
+SHOWN = re.compile(rb'"content": "[^"]')  # a piece that shows text
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,6 @@ class Served:
     url: str
     token: str
     orders: Connection
-
-    def client(self) -> httpx.Client:
-        """A client that may chat."""
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=60)
 
 
 def main() -> None:
@@ -132,18 +130,24 @@ class Took:
 
 def through(served: Served, connection: HTTPConnection, prompt: str) -> Took:
     """A stream of the gateway's, read with as little work as possible: the client shares the machine."""
-    headers = {"Authorization": f"Bearer {served.token}", "Content-Type": "application/json"}
-    came: list[tuple[float, bytes]] = []
     start = time.perf_counter()
-    connection.request("POST", "/v1/chat/completions", json.dumps(asked(prompt)), headers)
-    answer = connection.getresponse()
-    while piece := answer.read1(65536):
-        came.append((time.perf_counter() - start, piece))
+    _, came = read(served, connection, prompt)
     end = time.perf_counter() - start
-    shown = [when for when, piece in came if re.search(rb'"content": "[^"]', piece)]
+    shown = [when - start for when, piece in came if SHOWN.search(piece)]
     counted = [line for line in b"".join(piece for _, piece in came).splitlines() if b'"completion_tokens"' in line]
     usage = json.loads(counted[0].removeprefix(b"data: "))["usage"]
     return Took(shown[0], shown[-1], end, usage["prompt_tokens"], usage["completion_tokens"], len(shown))
+
+
+def read(served: Served, connection: HTTPConnection, prompt: str) -> tuple[HTTPResponse, list[tuple[float, bytes]]]:
+    """Ask for a stream and read it: the response, and what came when."""
+    headers = {"Authorization": f"Bearer {served.token}", "Content-Type": "application/json"}
+    came: list[tuple[float, bytes]] = []
+    connection.request("POST", "/v1/chat/completions", json.dumps(asked(prompt)), headers)
+    answer = connection.getresponse()
+    while piece := answer.read1(65536):
+        came.append((time.perf_counter(), piece))
+    return answer, came
 
 
 def directly(bare: Any, prompt: str, size: int) -> Took:  # noqa: ANN401 - llama_cpp's own
@@ -159,35 +163,65 @@ def directly(bare: Any, prompt: str, size: int) -> Took:  # noqa: ANN401 - llama
     return Took(first, last, end, size, count, count - 1)
 
 
-def swaps(served: Served) -> dict[str, float]:
-    """Milliseconds that a swap takes, and what became of the requests meanwhile."""
-    stop = threading.Event()
-    results: list[tuple[int, str | None]] = []
+def swaps(served: Served) -> dict[str, object]:
+    """Milliseconds that swaps take, and what four streams see of them: what became of the requests, and the longest
+    silence within each answer, as many seconds without swaps before for comparison.
+    """
+    calm = asking(served, 0)
+    busy = asking(served, SWAPS)
+    return {
+        "swaps": SWAPS,
+        "ms": spread(busy.took),
+        "silence_ms": spread(busy.silences),
+        "silence_ms_without_swaps": spread(calm.silences),
+        "answers": len(busy.statuses),
+        "stacks": len(set(busy.names)),
+        "failed": sum(status != 200 for status in busy.statuses),
+        "unnamed": sum(not name for name in busy.names),
+    }
+
+
+@dataclass
+class Seen:
+    """What four streams saw: of each answer its status, its stack and its longest silence; and what swaps took."""
+
+    statuses: list[int] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)
+    silences: list[float] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)
+
+
+def asking(served: Served, count: int) -> Seen:
+    """Ask in four streams while adapters are swapped `count` times, or for `CALM` seconds."""
+    stop, seen = threading.Event(), Seen()
 
     def ask() -> None:
-        with served.client() as client:
-            while not stop.is_set():
-                answer = client.post("/v1/chat/completions", json=asked("turn on the light"))
-                results.append((answer.status_code, answer.headers.get("x-corrigible-adapter")))
+        connection = HTTPConnection(served.url.removeprefix("http://"))
+        while not stop.is_set():
+            answer, came = read(served, connection, "turn on the light")
+            shown = [when for when, piece in came if SHOWN.search(piece)]
+            seen.statuses.append(answer.status)
+            seen.names.append(answer.headers["x-corrigible-adapter"])
+            seen.silences.append(max((b - a for a, b in pairwise(shown)), default=0.0) * 1e3)
 
     threads = [threading.Thread(target=ask) for _ in range(STREAMS)]
     for thread in threads:
         thread.start()
-    served.orders.send(SWAPS)
-    took = sorted(served.orders.recv())
+    if count:
+        served.orders.send(count)
+        seen.took = served.orders.recv()
+    else:
+        time.sleep(CALM)
     stop.set()
     for thread in threads:
         thread.join()
-    return {
-        "swaps": SWAPS,
-        "ms_p50": statistics.median(took),
-        "ms_p95": took[int(0.95 * SWAPS)],
-        "ms_max": took[-1],
-        "answers": len(results),
-        "stacks": len({name for _, name in results}),
-        "failed": sum(status != 200 for status, _ in results),
-        "unnamed": sum(not name for _, name in results),
-    }
+    return seen
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """The middle, what one in twenty passes, and the most."""
+    ordered = sorted(values)
+    return {"p50": statistics.median(ordered), "p95": ordered[int(0.95 * len(ordered))], "max": ordered[-1]}
 
 
 def asked(prompt: str) -> dict[str, object]:
