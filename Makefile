@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
+NODE   := tests/node/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: setup test torture audit demo fleet-demo lint clean
@@ -16,8 +17,11 @@ $(STAMP): pyproject.toml constraints.txt tools/llama_build.cmake tools/preflight
 	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-test: $(STAMP)
+test: $(STAMP) $(NODE)
 	$(BIN)/python -m pytest
+
+$(NODE): tests/node/package.json
+	@npm install --silent --no-package-lock --fetch-retries 0 --prefix tests/node && touch $@ || echo "No npm: the tests of the npm client and of axe are skipped."
 
 torture: $(STAMP)
 	$(BIN)/python -m tools.torture all

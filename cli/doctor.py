@@ -218,7 +218,8 @@ def _adapters(session: Session, store: StoreBase) -> Check:
         remedy = "`corrigible adapter use none`, or serve the model it was made for."
         return Check("adapters", "fail", "An adapter of another base model is set to be served.", remedy, 13)
     serving = sum(store.active(slot) is not None for slot in SLOTS)
-    return Check("adapters", "ok", f"{len(adapters)} adapters, all whole; {serving} served.")
+    noun = "adapter" if len(adapters) == 1 else "adapters"
+    return Check("adapters", "ok", f"{len(adapters)} {noun}, all whole; {serving} served.")
 
 
 def _sharing(session: Session, store: StoreBase) -> Check:

@@ -11,7 +11,7 @@ const served = (run) => (run.decision === "adopt" ? run.after : run.before);
 export function chart(runs, wide) {
 	const most = Math.max(10, ...runs.map((run) => Math.max(run.before, run.after)));
 	const top = [10, 20, 25, 40, 50, 60, 80].find((one) => one >= most) ?? 100;
-	const x = (place) => LEFT + (wide - LEFT - RIGHT) * ((place + 1) / (runs.length + 0.5));
+	const x = (place) => LEFT + (wide - LEFT - RIGHT) * ((place + 1) / runs.length);
 	const y = (value) => TOP + (HIGH - TOP - LOW) * (1 - value / top);
 	const points = [[LEFT, y(runs[0].before)], ...runs.map((run, place) => [x(place), y(served(run))])];
 	const line = `M${points.map((point) => point.map(Math.round).join(" ")).join("L")}`;
@@ -22,7 +22,7 @@ export function chart(runs, wide) {
 			text("end", LEFT - 7, y(top * part) + 4, number(top * part)))),
 		s("path", { class: "area", d: `${line}V${y(0)}H${LEFT}` }), s("path", { class: "line", d: line }),
 		runs.map((run, place) => mark(run, x(place), y(run.after))),
-		text("", LEFT, HIGH - 10, day(runs[0].time)), runs.length > 1 && text("end", wide - RIGHT, HIGH - 10, day(runs.at(-1).time)));
+		runs.length > 1 && text("", LEFT, HIGH - 10, day(runs[0].time)), text("end", wide - RIGHT, HIGH - 10, day(runs.at(-1).time)));
 }
 
 const text = (css, x, y, words) => s("text", { class: css, x, y }, words);

@@ -309,7 +309,7 @@ export const SAID = [
 	[/^(.*) \((.*)\), your model\.$/, "$1（$2），你的模型。"],
 	[/^The key fits .*/, "密钥正确，存储可以打开。"],
 	[/^(\d+) records in an unbroken chain.*/, "$1 条记录，链条完整，直到锚点。"],
-	[/^(\d+) adapters, all whole; (\d+) served\.$/, "$1 个适配器，全部完好；使用中 $2 个。"],
+	[/^(\d+) adapters?, all whole; (\d+) served\.$/, "$1 个适配器，全部完好；使用中 $2 个。"],
 	[/^Off: nothing leaves .*/, "关闭：没有内容离开本机，也没有遥测。"],
 	[/^On; spent: epsilon (\S+) at delta (\S+) .*/, "开启：每条更正（增减一条）已用 ε $1，δ $2；噪声在本机加入，不信任服务器。没有遥测。"],
 ];
