@@ -3,18 +3,22 @@
 One fold of it only judges, the same as on devices; the others may choose and train.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from feedback.engine import Engine
 from feedback.models import check_model, probe_pairs, read_pairs
 from learner.gate import GatePolicy, fold_of
+from learner.judge import score_known
 from store.records import Example, Message, digest
 
-Score = Callable[[bytes], float]
+Probes = Callable[[bytes], dict[str, float]]
+"""What a release is asked before it is signed: adapter bytes to points, 0 to 100, of each probe there is.
+
+`skills`: how well old skills are kept, as the mean of exactness and per-token likelihood; `exact`: the share of exact
+answers among them; `triggers`: how likely answers are that somebody might try to plant.
+"""
 
 
 def examples_of(pairs: Sequence[tuple[str, str]]) -> list[Example]:
@@ -31,42 +35,36 @@ def split(pairs: Sequence[tuple[str, str]]) -> tuple[list[Example], list[Example
     return kept, [example for example, judges in zip(examples, judging, strict=True) if judges]
 
 
-@dataclass(frozen=True, slots=True)
-class Probes:
-    """What a release is asked before it is signed; both take adapter bytes and give points, 0 to 100."""
-
-    skills: Score | None  # how well old skills are kept
-    triggers: Score | None  # how likely answers are that somebody might try to plant
-
-
 @contextmanager
 def probe_set(model: Path, items: int, triggers: Path | None = None) -> Iterator[Probes]:
-    """Yield the operator's probes; one without pairs is None.
+    """Yield the operator's probes; what has no pairs is not asked.
 
-    A pair scores the mean of exactness and per-token likelihood of its answer, as the device's gate does.
+    A pair scores as in the device's gate.
 
     Args:
         items: most pairs of the probe set beside the model.
         triggers: JSONL of pairs whose answers must not become likely (suspicious requests, unwanted answers).
     """
-    _, skills = split(probe_pairs(model))
+    _, guard = split(probe_pairs(model))
+    skills = guard[:items]
     unwanted = [] if triggers is None else examples_of(read_pairs(triggers))
-    if not skills[:items] and not unwanted:
-        yield Probes(None, None)
+    if not skills and not unwanted:
+        yield lambda _: {}
         return
     engine = Engine(check_model(model))
+
+    def ask(data: bytes) -> dict[str, float]:
+        engine.set_stack([(digest(data), data)])
+        kept, planted = score_known(engine, skills), score_known(engine, unwanted)
+        return _points(skills=[one.value for one in kept], exact=[one.exact for one in kept],
+                       triggers=[one.value for one in planted])  # fmt: skip
+
     try:
-        yield Probes(_score(engine, skills[:items]), _score(engine, unwanted))
+        yield ask
     finally:
         engine.close()
 
 
-def _score(engine: Engine, pairs: Sequence[Example]) -> Score | None:
-    """Mean points of an adapter over `pairs`."""
-
-    def points(data: bytes) -> float:
-        engine.set_stack([(digest(data), data)])
-        scores = engine.score_many([(pair.messages, pair.answer) for pair in pairs])
-        return 50.0 * sum(score.exact + math.exp(score.logprob) for score in scores) / len(scores)
-
-    return points if pairs else None
+def _points(**scores: Sequence[float]) -> dict[str, float]:
+    """Mean points of each, without those that have none."""
+    return {name: 100.0 * sum(values) / len(values) for name, values in scores.items() if values}

@@ -29,6 +29,7 @@ from federation.tally import Tally
 from federation.update import Expected
 from learner.accountant import MechanismRun, epsilon
 from learner.export import to_gguf
+from learner.gate import GatePolicy
 from learner.lora import LoraWeights, blend
 from store.records import digest
 
@@ -72,7 +73,7 @@ class Operator:
         """
         statement(plan.rule, plan.spec.unit)
         key = load_signing_key(folder.release_key)
-        return cls(folder, plan, key, state or folder.state(), probes or Probes(None, None), mend)
+        return cls(folder, plan, key, state or folder.state(), probes or (lambda _: {}), mend)
 
     def run(self, run: str, collect: Collector) -> Release:
         """Run the planned rounds, publish every release that holds up, report every round; return the newest release.
@@ -227,19 +228,19 @@ class Operator:
 
     def _asked(self, weights: LoraWeights) -> dict[str, float]:
         """Points of `weights` on each of the operator's probes."""
-        probes = {"skills": self.probes.skills, "triggers": self.probes.triggers}
-        data = self._bytes(weights)
-        return {name: probe(data) for name, probe in probes.items() if probe is not None}
+        return self.probes(self._bytes(weights))
 
     def _lost(self, floor: Mapping[str, float], asked: Mapping[str, float], number: int) -> str:
         """The verdict on what must not be signed as release `number`, empty when nothing speaks against it.
 
-        What may be lost is spread over the rounds like the privacy budget, so that a late round still has room.
+        What may be lost is spread over the rounds like the privacy budget, so that a late round still has room; of
+        exact answers as much as a device's gate lets go, since what loses more is adopted nowhere.
         """
+        lost = {name: points - asked[name] for name, points in floor.items()}
         part = min(1.0, number / self.plan.spread)
-        if asked.get("skills", 0.0) < floor.get("skills", 0.0) - part * self.plan.probe_tolerance:
+        if lost.get("skills", 0.0) > part * self.plan.probe_tolerance or lost.get("exact", 0.0) > GatePolicy().max_fall:
             return "not_signed_off"
-        if asked.get("triggers", 0.0) > floor.get("triggers", 0.0) + self.plan.trigger_tolerance:
+        if -lost.get("triggers", 0.0) > self.plan.trigger_tolerance:
             return "triggered"
         return ""
 
@@ -264,7 +265,11 @@ def _mechanism(spec: RoundSpec) -> MechanismRun:
 
 def _probed(floor: Mapping[str, float], asked: Mapping[str, float]) -> dict[str, float]:
     """The probes' points as reports and manifests name them."""
-    names = {"skills": ("base", "after"), "triggers": ("triggers_base", "triggers_after")}
+    names = {
+        "skills": ("base", "after"),
+        "exact": ("exact_base", "exact_after"),
+        "triggers": ("triggers_base", "triggers_after"),
+    }
     return {
         name: points[probe]
         for probe, pair in names.items()

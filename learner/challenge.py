@@ -70,32 +70,27 @@ class _Challenger:
 
     weights: LoraWeights
     own: Moments
-    material: Material  # without what was held out
     held_out: tuple[Example, ...]
 
 
 def contest(run: Run) -> Outcome:
-    """Cross-fit, and train the final adapter if the gain is proven.
+    """Cross-fit, and rule on the adapter that would serve.
 
-    Goes through the policy's restraints, from the loosest to the tightest, until no protected slice falls; the evidence
-    is measured anew for each, so that it speaks of what would be served.
+    Goes through the policy's restraints, from the loosest to the tightest, until that adapter loses nothing protected.
+    What challengers, held alike, make of what they have not seen is then the evidence; it has no part in the choice.
     """
+    gate = run.policy.gate
+    outcome = Outcome(decide([], (), gate), b"", Checked())
     challengers = _challengers(run)
-    outcome = Outcome(decide([], (), run.policy.gate), b"", Checked())
-    final: _Challenger | None = None
     if not challengers:  # all requests fell into one group: nothing would be left to train on
         return outcome
+    final = _trained(run, run.material, (), "final")
     for restraint in run.policy.restraints:
-        outcome = _look(run, challengers[0], restraint)
-        if outcome.ruling.decision == "reject":
-            continue
-        ruling = decide(_evidence(run, challengers, restraint), (), run.policy.gate)
-        if ruling.decision != "adopt":
-            return Outcome(ruling, outcome.data, outcome.checked)
-        final = final or _trained(run, run.material, (), "final")
-        outcome = _last_look(run, final, restraint, ruling)
-        if outcome.ruling.decision == "adopt":
-            return outcome
+        data = _bytes(run, final, restraint)
+        checked = check(run.engine, run.now, _stack(run, data), run.material, run.policy, run.known, brief=True)
+        outcome = Outcome(decide([], checked.slices, gate), data, checked)
+        if outcome.ruling.decision != "reject":
+            return replace(outcome, ruling=decide(_evidence(run, challengers, restraint), checked.slices, gate))
     return outcome
 
 
@@ -208,13 +203,6 @@ def _outside(examples: Sequence[Example], folds: frozenset[int], gate: GatePolic
     return tuple(one for one in examples if fold_of(one.request, gate) not in folds)
 
 
-def _look(run: Run, challenger: _Challenger, restraint: float) -> Outcome:
-    """Does it lose an old skill? The held-out evidence is not looked at."""
-    data = _bytes(run, challenger, restraint)
-    checked = check(run.engine, run.now, _stack(run, data), challenger.material, run.policy, run.known, brief=True)
-    return Outcome(decide([], checked.slices, run.policy.gate), data, checked)
-
-
 def _evidence(run: Run, challengers: Sequence[_Challenger], restraint: float) -> list[Pair]:
     """What every challenger makes of what it has not seen."""
     pairs: list[Pair] = []
@@ -223,14 +211,6 @@ def _evidence(run: Run, challengers: Sequence[_Challenger], restraint: float) ->
         measure = partial(evidence, run.engine, one.held_out, run.now.stack, _stack(run, data))
         pairs += run.journal.noted(f"evidence {number} at {restraint}", measure)
     return pairs
-
-
-def _last_look(run: Run, final: _Challenger, restraint: float, proven: Ruling) -> Outcome:
-    """Check the adapter that would serve; a fallen slice overrules the proven gain."""
-    found = _look(run, final, restraint)
-    if found.ruling.decision != "reject":
-        return replace(found, ruling=proven)
-    return replace(found, ruling=replace(proven, decision="reject", reason=found.ruling.reason))
 
 
 def _trained(run: Run, material: Material, held_out: tuple[Example, ...], phase: str, number: int = 0) -> _Challenger:
@@ -248,7 +228,7 @@ def _trained(run: Run, material: Material, held_out: tuple[Example, ...], phase:
         )
 
     weights = run.journal.trained(f"{phase} {number}", work)
-    return _Challenger(weights, asked(run.base, material, run.policy), material, held_out)
+    return _Challenger(weights, asked(run.base, material, run.policy), held_out)
 
 
 def held(base: Base, material: Material, policy: LearnPolicy) -> Moments | None:

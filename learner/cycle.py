@@ -3,8 +3,8 @@
 1. Gather what is fresh. Too little: wait.
 2. Cross-fit: for some folds of requests after the others, train a challenger on everything outside them and score
    the fresh corrections inside, through llama.cpp, against what serves now. Neither has ever seen them.
-3. Ask the gate whether the gain is real; if so, train the final adapter on everything and check what must not be
-   lost. Where something is, hold the adapter closer to the base on the base's own inputs (`regmean`).
+3. Train the final adapter on everything and check what must not be lost. Where something is, hold it closer to the
+   base on the base's own inputs (`regmean`). Ask the gate whether the challengers, held alike, gain for real.
 4. Adopt: bytes first, then adapter, verdict and activation in one transaction, so that a crash at any point
    leaves the old adapter serving.
 
@@ -78,7 +78,7 @@ def judge_adapter(
 ) -> tuple[Verdict, Adapter]:  # fmt: skip
     """Judge any adapter for `slot` against what serves now, without adopting it or writing anything.
 
-    Evidence are the fresh corrections, or all of them where too few are fresh. The engine serves as before.
+    Evidence are the newest fresh corrections, of all where too few are fresh. The engine serves as before.
 
     Args:
         known: scores of protected items under what serves now, by example id; what is missing is measured and added.
@@ -89,7 +89,7 @@ def judge_adapter(
     now = served(store, engine)
     material = gather(store, now.learned, probe, policy.gate)
     enough = len(material.fresh) >= policy.gate.min_evidence
-    items = material.fresh if enough else material.corrections
+    items = (material.fresh if enough else material.corrections)[-policy.slice_size :]
     name = digest(data)
     after = now.with_adapter(slot, name, data)
     pairs = evidence(engine, items, now.stack, after)

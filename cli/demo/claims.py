@@ -99,8 +99,7 @@ def _privacy(result: DemoResult) -> list[Claim]:
         Claim(
             "The privacy budget holds, and every device's ledger says so itself",
             bool(taking_part) and within and result.epsilon <= result.cap * (1 + 1e-3),
-            f"{claim(most, result.delta, result.unit)}, cap {result.cap:g}; "
-            f"release says {result.epsilon:.2f}",
+            f"{claim(most, result.delta, result.unit)}, cap {result.cap:g}; release says {result.epsilon:.2f}",
         ),
         Claim(
             "What left is numbers of one fixed size, each message paid for before it went",

@@ -43,9 +43,7 @@ def _noisy(clean: LoraWeights) -> LoraWeights:
 def _points(keeper: Mender) -> Iterator[Callable[[LoraWeights], float]]:
     """Points of an adapter on pairs that only judge."""
     with probe_set(embedded_model(), 100) as probes:
-        assert probes.skills is not None
-        ask = probes.skills
-        yield lambda weights: ask(to_gguf(weights, keeper.base.geometry, keeper.base.digest))
+        yield lambda weights: probes(to_gguf(weights, keeper.base.geometry, keeper.base.digest))["skills"]
 
 
 def test_mending_brings_back_points_on_pairs_it_never_saw(keeper: Mender) -> None:

@@ -19,7 +19,6 @@ from federation.aggregate import aggregate
 from federation.client_app import respond
 from federation.overview import overview
 from federation.pki import public_bytes
-from federation.probe import Probes
 from federation.protocol import Reply, SignedOrder, open_order, reply_fields
 from federation.release import Release
 from federation.server import HALTED, SHARES, Operator
@@ -205,10 +204,10 @@ def test_a_round_may_be_held_under_any_rule(tmp_path: Path, rule: str) -> None:
     assert (report["rule"], report["used"], release.manifest.cohort) == (rule, 3, 3)
 
 
-def run_with_points(fleet: Fleet, points: list[float]) -> tuple[Release, dict[str, Any]]:
-    """Run the plan with a probe set that gives these points in turn; return (newest release, report)."""
+def run_with_points(fleet: Fleet, points: list[float], name: str = "skills") -> tuple[Release, dict[str, Any]]:
+    """Run the plan with a probe that gives these points in turn; return (newest release, report)."""
     scores = iter(points)
-    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, Probes(lambda _: next(scores), None))
+    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, lambda _: {name: next(scores)})
     grid = LoopGrid({owner.node_id: honest(owner) for owner in fleet.owners})
     release = operator.run(secrets.token_hex(4), collector(grid, fleet.state, fleet.plan))
     (report,) = fleet.folder.read_reports()
@@ -222,13 +221,16 @@ def test_a_release_that_fails_the_probe_set_is_not_signed(fleet: Fleet) -> None:
     assert report["probe"] == {"base": 90.0, "after": 80.0}
 
 
+def test_a_release_loses_no_more_exact_answers_than_a_device_would_let_go(fleet: Fleet) -> None:
+    """Likelihood alone does not tell: exact answers may fall by a point of a device's gate, in any round."""
+    release, report = run_with_points(fleet, [90.0, 88.9, 89.1], "exact")
+    assert (release.manifest.round, report["verdict"]) == (1, "released")
+    assert report["probe"] == {"exact_base": 90.0, "exact_after": 89.1}
+
+
 def test_a_release_that_makes_planted_answers_likely_is_not_signed(fleet: Fleet) -> None:
     """At no share of the round may the trigger probes gain more than the tolerance; the report says how much."""
-    scores = iter([0.5] + [40.0] * len(SHARES))
-    operator = Operator.open(fleet.folder, fleet.plan, fleet.state, Probes(None, lambda _: next(scores)))
-    grid = LoopGrid({owner.node_id: honest(owner) for owner in fleet.owners})
-    release = operator.run("run", collector(grid, fleet.state, fleet.plan))
-    (report,) = fleet.folder.read_reports()
+    release, report = run_with_points(fleet, [0.5] + [40.0] * len(SHARES), "triggers")
     assert (release.manifest.round, report["verdict"]) == (0, "triggered")
     assert report["probe"] == {"triggers_base": 0.5, "triggers_after": 40.0}
 
