@@ -233,12 +233,13 @@ class Operator:
     def _lost(self, floor: Mapping[str, float], asked: Mapping[str, float], number: int) -> str:
         """The verdict on what must not be signed as release `number`, empty when nothing speaks against it.
 
-        What may be lost is spread over the rounds like the privacy budget, so that a late round still has room; of
-        exact answers as much as a device's gate lets go, since what loses more is adopted nowhere.
+        Of the skills' points the plan's tolerance may be lost, of exact answers what a device's gate lets go, since
+        what loses more is adopted nowhere; both spread over the rounds like the privacy budget: a late one has room.
         """
         lost = {name: points - asked[name] for name, points in floor.items()}
         part = min(1.0, number / self.plan.spread)
-        if lost.get("skills", 0.0) > part * self.plan.probe_tolerance or lost.get("exact", 0.0) > GatePolicy().max_fall:
+        limits = {"skills": self.plan.probe_tolerance, "exact": GatePolicy().max_fall}
+        if any(lost.get(name, 0.0) > part * limit for name, limit in limits.items()):
             return "not_signed_off"
         if -lost.get("triggers", 0.0) > self.plan.trigger_tolerance:
             return "triggered"

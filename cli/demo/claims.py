@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from cli.demo.result import DemoResult, Exam
+from cli.demo.result import DemoResult, Exam, Round
 from federation.claim import claim
 
 MAX_FORGOTTEN = 1.0  # points of old skills an owner may lose
@@ -55,6 +55,11 @@ def _learning(result: DemoResult) -> list[Claim]:
     ]
 
 
+def _attendance(one: Round) -> str:
+    """Who took part in a round, and whether anything came of it."""
+    return f"round {one.number}: {one.accepted} of {one.asked}" + ("" if one.released else ", not released")
+
+
 def _sharing(result: DemoResult) -> list[Claim]:
     rounds, newcomer = result.rounds, result.newcomer
     devices = len(result.lives)
@@ -69,7 +74,7 @@ def _sharing(result: DemoResult) -> list[Claim]:
         Claim(
             "Three federated rounds over real Flower processes, every device in each",
             len(rounds) == len(full) == 3,
-            ", ".join(f"round {one.number}: {one.accepted} of {one.asked}" for one in rounds),
+            ", ".join(_attendance(one) for one in rounds),
         ),
         Claim(
             "A device that never took part gets better from the shared adapter alone",

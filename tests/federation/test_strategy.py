@@ -222,7 +222,7 @@ def test_a_release_that_fails_the_probe_set_is_not_signed(fleet: Fleet) -> None:
 
 
 def test_a_release_loses_no_more_exact_answers_than_a_device_would_let_go(fleet: Fleet) -> None:
-    """Likelihood alone does not tell: exact answers may fall by a point of a device's gate, in any round."""
+    """Likelihood alone does not tell: exact answers may fall by the one point that a device's gate allows."""
     release, report = run_with_points(fleet, [90.0, 88.9, 89.1], "exact")
     assert (release.manifest.round, report["verdict"]) == (1, "released")
     assert report["probe"] == {"exact_base": 90.0, "exact_after": 89.1}
