@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cli.demo.exam import Paper
 from cli.demo.owners import Owner, Request, requests
-from cli.demo.result import Arrival, Life, Reception
+from cli.demo.result import Arrival, Exam, Life, Reception
 from federation import membership
 from feedback.engine import Engine
 from feedback.models import ModelFile, probe_pairs
@@ -67,13 +67,17 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A release on its way to the devices of a shift; `keys` open their stores, in the seats' order."""
+    """A release on its way to the devices of a shift; `keys` open their stores, in the seats' order.
+
+    `exams` are what the devices' owners know without it, in the same order.
+    """
 
     shift: Shift
     fleet_key: bytes  # the fleet's public key
     envelope: bytes  # the signed manifest
     adapter: bytes = field(repr=False)
     keys: tuple[bytes, ...] = field(default=(), repr=False)
+    exams: tuple[Exam, ...] = ()
 
 
 def live(shift: Shift, tell: Tell) -> list[Life]:
@@ -92,11 +96,11 @@ def receive(delivery: Delivery, tell: Tell) -> list[Reception]:
     """Let the gate of every device of the shift judge the release; tells (name, "done")."""
     shift, found = delivery.shift, []
     with Engine(shift.model) as engine:
-        for seat, key in zip(shift.seats, delivery.keys, strict=True):
+        for seat, key, before in zip(shift.seats, delivery.keys, delivery.exams, strict=True):
             with Store.open(seat.home, Keys.from_bytes(key)) as store:
                 said = {one.prompt for one in requests(seat.owner, TALK, shift.seed)}
                 paper = Paper.of(seat.owner, said, shift.seed, shift.model.path)
-                found.append(_reception(store, engine, seat, paper, delivery))
+                found.append(_reception(store, engine, seat, paper, before, delivery))
             tell(seat.owner.name, "done")
     return found
 
@@ -137,15 +141,17 @@ def _life(store: StoreBase, engine: Engine, base: Base, seat: Seat, seed: int, s
     )
 
 
-def _reception(store: StoreBase, engine: Engine, seat: Seat, paper: Paper, delivery: Delivery) -> Reception:
-    """Verify and judge the release on one device, and sit the exam with what it serves then."""
+def _reception(
+    store: StoreBase, engine: Engine, seat: Seat, paper: Paper, before: Exam, delivery: Delivery
+) -> Reception:
+    """Verify and judge the release on one device; where it serves then, sit the exam again."""
     release = membership.read(seat.membership).accept(delivery.envelope, delivery.adapter)
     _serve(store, engine)
     probe = probe_pairs(engine.model.path)
     policy = seeded(LearnPolicy(), delivery.shift.seed)
     verdict = judge_release(store, engine, release.adapter, release.manifest.id, probe=probe, policy=policy)
-    _serve(store, engine)
-    return Reception(seat.owner.name, verdict, paper.sit(engine))
+    adopted = verdict.decision == "adopt"
+    return Reception(seat.owner.name, verdict, paper.sit(engine) if adopted else before)
 
 
 def _arrival(store: StoreBase, engine: Engine, seat: Seat, delivery: Delivery, say: Say) -> Arrival:
@@ -157,7 +163,7 @@ def _arrival(store: StoreBase, engine: Engine, seat: Seat, delivery: Delivery, s
     before = paper.sit(engine)
     said = _talk(store, engine, spoken, say)
     membership.join(seat.membership, release_key=delivery.fleet_key, base=engine.model.digest)
-    reception = _reception(store, engine, seat, paper, delivery)
+    reception = _reception(store, engine, seat, paper, before, delivery)
     say("done")
     return Arrival(seat.owner.name, said, store.count(Correction), before, reception)
 

@@ -4,7 +4,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +79,8 @@ def _run(root: Path, model: ModelFile, seed: int, jobs: int, stages: Stages) -> 
         fleet_key, members = join(root / "server", seats, model)
         run = run_rounds(root / "server", members, model, _rounds(move))
     with stages.stage("Every device verifies and judges the shared adapter", len(seats)) as move:
-        received = _by_name(spread(receive, [_delivery(shift, members, run) for shift in shifts], _mover(move, done=1)))
+        deliveries = [_delivery(shift, members, run, lives) for shift in shifts]
+        received = _by_name(spread(receive, deliveries, _mover(move, done=1)))
     newcomer = _seat(root, NEWCOMER)
     with stages.stage("A ninth device that never took part", FIRST_DAYS + 1) as move:
         shift = Shift(model, seed, (newcomer,))
@@ -115,11 +116,12 @@ def _seat(root: Path, owner: Owner) -> Seat:
     return Seat(owner, home, secrets.token_hex(32), planted=owner.name == PLANTED)
 
 
-def _delivery(shift: Shift, members: Sequence[Member], run: FleetRun) -> Delivery:
+def _delivery(shift: Shift, members: Sequence[Member], run: FleetRun, lives: Mapping[str, Life]) -> Delivery:
     """The release for the devices of a shift."""
     keys = {member.seat.owner.name: member.key for member in members}
-    own = tuple(keys[seat.owner.name] for seat in shift.seats)
-    return Delivery(shift, run.fleet_key, run.envelope, run.adapter, own)
+    names = [seat.owner.name for seat in shift.seats]
+    own, exams = tuple(keys[name] for name in names), tuple(lives[name].personal for name in names)
+    return Delivery(shift, run.fleet_key, run.envelope, run.adapter, own, exams)
 
 
 def _ledger(member: Member) -> Ledger:
