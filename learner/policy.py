@@ -16,7 +16,7 @@ class LearnPolicy:
     recipe: Recipe = field(default_factory=Recipe)
     gate: GatePolicy = field(default_factory=GatePolicy)
     flags: PerformanceFlags = field(default_factory=PerformanceFlags)
-    restraints: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)  # tried in turn: weight of the base's skills in the merging
+    restraints: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # weight of the base's skills in merging, in turn
     held_size: int = 400  # of the base's own pairs, never those that judge, that say what to hold
     slice_size: int = 120  # of the owner's items in a protected slice, the newest
     probe_size: int = 240  # of the base's own pairs that judge, the first
