@@ -111,6 +111,9 @@ def calibrate(
     Raises:
         UsageError: no noise multiplier up to 10,000 is enough, for example because `spent` already exceeds the target.
     """
+    none = UsageError(f"no amount of noise fits epsilon {target:g} at delta {delta:g}", code="no_budget")
+    if epsilon(spent, delta) > target:
+        raise none
 
     def fits(sigma: float) -> bool:
         return epsilon([*spent, MechanismRun(sigma, sampling_rate, steps)], delta) <= target
@@ -119,7 +122,7 @@ def calibrate(
     while not fits(high):
         low, high = high, high * 2
         if high > MAX_NOISE_MULTIPLIER:
-            raise UsageError(f"no amount of noise fits epsilon {target:g} at delta {delta:g}", code="no_budget")
+            raise none
     while high - low > 1e-3 * high:
         middle = (low + high) / 2 if low else high / 2
         if middle < 0.05:

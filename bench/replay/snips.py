@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("snips", type=Path, help="folder with train.jsonl and test.jsonl")
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--base-names", action="store_true", help="owners' logs without what they name otherwise")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     train, test = read(options.snips / "train.jsonl"), read(options.snips / "test.jsonl")
@@ -79,6 +80,8 @@ def main() -> None:
     for pool in pools.values():
         rng.shuffle(pool)
     logs = [owner_log(number, pools, rng) for number in range(OWNERS)]
+    if options.base_names:
+        logs = [[one for one in log if one.answer.startswith(one.intent)] for log in logs]
     options.out.mkdir(parents=True, exist_ok=True)
     _write(options.out / "base_train.jsonl", (_pair(one) for intent in KNOWN for one in pools[intent]))
     _write(options.out / "base_val.jsonl", (_pair(one) for one in test if one.intent in KNOWN))
