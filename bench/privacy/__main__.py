@@ -46,7 +46,7 @@ DELTA = 1e-6
 EPSILONS = (math.inf, 8.0, 4.0, 2.0, 1.0)
 SIMULATED = (1024, 4096, 16_384)  # devices, beyond the real ones
 REAL = 96
-RATES = (30.0, 100.0, 300.0)
+RATES = (300.0, 1000.0, 3000.0, 10_000.0)
 CHOOSING = 16  # devices whose noiseless mean the rate is chosen on
 PLAIN = (32, 3, 2)  # devices, rounds and local steps of federation without privacy
 
@@ -67,6 +67,7 @@ class Bench:
     def todo(self, real: int) -> Iterator[tuple[Setting, Callable[[], Row]]]:
         """Every row: its name and how it is made."""
         yield ("none", 0, math.inf), self.nothing
+        yield ("public", 0, math.inf), self.public
         yield ("none", PLAIN[0], math.inf), self.plain
         for setting in settings(real):
             yield setting, partial(self.row, setting)
@@ -75,6 +76,12 @@ class Bench:
         """The base alone."""
         found = score(self.fleet.base, self.fleet.newcomers, None)
         return Row.of(("none", 0, math.inf), 0.0, 0.0, [found], [self.floor])
+
+    def public(self) -> Row:
+        """What the server's public pairs do by themselves: a round in which nobody sent anything."""
+        change = {path: np.zeros_like(part) for path, part in self.first[0].items()}
+        newcomers, probe = self._release(change, 0.0)
+        return Row.of(("public", 0, math.inf), 0.0, 0.0, [newcomers], [probe])
 
     def row(self, setting: Setting) -> Row:
         """One setting, over all draws."""
@@ -85,12 +92,13 @@ class Bench:
         return Row.of(setting, noise, ratio(change, deviation), *zip(*found, strict=True))
 
     def plain(self) -> Row:
-        """Federated averaging without any noise, several rounds of several local steps."""
+        """Federated averaging without any noise: several rounds of several local steps, as long a way in all."""
         devices, rounds, steps = PLAIN
-        weights = start(self.fleet)
+        spec = replace(self.fleet.spec, learning_rate=self.rate / (rounds * steps))
+        fleet = replace(self.fleet, spec=spec)
+        weights = start(fleet)
         for _ in range(rounds):
-            change = mean(changes(self.fleet, weights, devices, steps))
-            weights = released(self.fleet, weights, change, 0.0, self.floor)
+            weights = released(fleet, weights, mean(changes(fleet, weights, devices, steps)), 0.0, self.floor)
         newcomers, probe = (
             score(self.fleet.base, items, weights) for items in (self.fleet.newcomers, self.fleet.probe)
         )
@@ -119,7 +127,8 @@ class Bench:
 def settings(real: int) -> Iterator[Setting]:
     """Every setting that is measured."""
     for epsilon in EPSILONS:
-        yield from (("correction", devices, epsilon) for devices in (CHOOSING, real, *SIMULATED[:2]))
+        simulated = SIMULATED[:2] if epsilon < math.inf else ()
+        yield from (("correction", devices, epsilon) for devices in (CHOOSING, real, *simulated))
     for epsilon in EPSILONS[1:]:
         yield from (("device", devices, epsilon) for devices in (real, SIMULATED[0], SIMULATED[2]))
 

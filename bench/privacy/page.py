@@ -9,19 +9,20 @@ from statistics import fmean
 from typing import Any
 
 from bench.privacy.fleet import Score
-from cli.report.charts import Axis, Line, line_chart, nice_top
+from cli.report.charts import Axis, Line, line_chart
 from cli.report.picture_file import standalone
 from federation.claim import terms
 
+STEP, HEIGHT = 20.0, 420  # per cent between two lines of a picture's grid; its height
 Setting = tuple[str, int, float]  # unit, devices, epsilon
-NAMES = {"none": "no privacy", "correction": "per correction", "device": "per device"}
+NAMES = {"none": "", "public": "public pairs alone", "correction": "per correction", "device": "per device"}
 
 
 @dataclass(frozen=True)
 class Row:
     """One setting's outcome; means over the draws of noise."""
 
-    unit: str  # "correction" or "device"; "none" without privacy
+    unit: str  # "correction" or "device"; "none" without privacy, "public" for the server's public pairs alone
     devices: int
     epsilon: float
     noise: float  # multiplier
@@ -31,6 +32,13 @@ class Row:
     high: float
     loss: float  # of newcomers' answers, nats a token
     probe: float  # per cent of the public judging set answered exactly
+
+    @property
+    def name(self) -> str:
+        """What the row is about, apart from devices and epsilon."""
+        if self.unit == "none":
+            return "no privacy, three rounds" if self.devices else "no learning"
+        return NAMES[self.unit]
 
     @classmethod
     def of(
@@ -58,11 +66,12 @@ def read(folder: Path, name: str, facts: dict[str, Any]) -> tuple[list[Row], flo
 def write(folder: Path, name: str, facts: dict[str, Any], rows: Sequence[Row]) -> None:
     """Write ``NAME.json``, ``NAME.md`` and one SVG for each unit."""
     folder.mkdir(parents=True, exist_ok=True)
+    rows = sorted(rows, key=lambda row: (list(NAMES).index(row.unit), -row.epsilon, row.devices))
     plain = [{key: None if value == math.inf else value for key, value in asdict(row).items()} for row in rows]
     stem = name.lower()
     (folder / f"{stem}.json").write_text(json.dumps({"facts": facts, "rows": plain}, indent=1))
     (folder / f"{stem}.md").write_text(table(rows))
-    for unit in {row.unit for row in rows} - {"none"}:
+    for unit in {"correction", "device"} & {row.unit for row in rows}:
         (folder / f"privacy-{stem}-{unit}.svg").write_text(picture(name, rows, unit, facts["delta"]))
 
 
@@ -76,16 +85,22 @@ def table(rows: Sequence[Row]) -> str:
         "signal over noise",
         "newcomers' errors %",
         "nats a token",
-        "old skills, exact %",
+        "old skills %",
     )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         epsilon = "∞" if math.isinf(row.epsilon) else f"{row.epsilon:g}"
         signal = "" if math.isinf(row.signal) or not row.noise else f"{row.signal:.2f}"
         noise = f"{row.noise:.2f}" if row.noise else ""
-        name = "no learning" if not row.devices else NAMES[row.unit]
         error = f"{row.error:.1f}" + (f" ({row.low:.1f} to {row.high:.1f})" if row.noise else "")
-        cells = (name, f"{row.devices:,}" if row.devices else "", epsilon if row.devices else "", noise, signal, error)
+        cells = (
+            row.name,
+            f"{row.devices:,}" if row.devices else "",
+            epsilon if row.devices else "",
+            noise,
+            signal,
+            error,
+        )
         lines.append(f"| {' | '.join(cells)} | {row.loss:.3f} | {row.probe:.1f} |")
     return "\n".join(lines) + "\n"
 
@@ -95,14 +110,13 @@ def picture(name: str, rows: Sequence[Row], unit: str, delta: float) -> str:
     own = [row for row in rows if row.unit == unit]
     widest = math.ceil(max(math.log2(row.devices) for row in own) / 4) * 4.0
     lines = []
-    for row in (row for row in rows if row.unit == "none"):
-        label = "no learning" if not row.devices else "no privacy, three rounds"
-        lines.append(Line(label, ((0.0, row.error), (widest, row.error)), len(lines), dashed=True))
+    for row in (row for row in rows if row.unit in ("none", "public")):
+        lines.append(Line(row.name, ((0.0, row.error), (widest, row.error)), len(lines), dashed=True))
     for tone, epsilon in enumerate(sorted({row.epsilon for row in rows}, reverse=True), 1):
         points = tuple((math.log2(row.devices), row.error) for row in own if row.epsilon == epsilon)
         if points:
             lines.append(Line("no noise" if math.isinf(epsilon) else f"epsilon {epsilon:g}", points, tone))
     title = f"{name}: newcomers' errors; epsilon at delta {delta:g} per {unit} ({terms(unit)})"
     axis = Axis(widest, "devices, as a power of two")
-    top = nice_top(max(row.error for row in rows))
-    return standalone(line_chart(lines, x=axis, y=Axis(top, "errors", " %"), title=title), lines)
+    top = STEP * math.ceil(max(row.error for row in rows) / STEP)
+    return standalone(line_chart(lines, x=axis, y=Axis(top, "errors", " %"), title=title, height=HEIGHT), lines)

@@ -56,7 +56,7 @@ def test_the_coordinates_are_those_of_an_update() -> None:
 
 
 def test_the_picture_is_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An SVG with a line for each epsilon, its legend and its style."""
+    """An SVG with a line for each epsilon, its legend, its style, and above it all that belongs to an epsilon."""
     monkeypatch.setenv("CORRIGIBLE_HOME", str(tmp_path / "home"))
     path = tmp_path / "plan.svg"
     assert run(["init", "--key", "file", "--insecure-key-file", "--json"]) == 0
@@ -65,3 +65,5 @@ def test_the_picture_is_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     words = " ".join(root.itertext())
     assert root.tag.endswith("svg")
     assert all(f"epsilon {epsilon}" in words for epsilon in (1, 2, 4, 8))
+    seen = " ".join(one.text or "" for one in root.iter() if one.tag.endswith("}text"))
+    assert "epsilon at delta 1e-06 per correction (add or remove one correction; noise on the device" in seen

@@ -5,6 +5,7 @@ and merely bad, and must be refused by the device's gate through the served path
 """
 
 import random
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -44,7 +45,7 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
     place = membership.join(folder / "device", release_key=pki.public_bytes(key), base=model.digest)
     store = _store(model.digest)
     start = adapter.empty(plan.spec, geometry)
-    kinds = _kinds()
+    kinds = _kinds(geometry, plan.base)
     with Engine(model) as engine:
         for number in range(cycles):
             gated = number % GATED == GATED - 1
@@ -70,16 +71,16 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
 Spoilt = tuple[Weights, Callable[[bytes], bytes], dict[str, object]]
 
 
-def _kinds() -> list[tuple[str, Callable[[Weights, np.random.Generator], Spoilt]]]:
+def _kinds(geometry: Geometry, base: str) -> list[tuple[str, Callable[[Weights, np.random.Generator], Spoilt]]]:
     """The ways to be malformed."""
-
-    def numbers(value: float) -> Callable[[Weights, np.random.Generator], Spoilt]:
-        return lambda start, rng: (_one(start, rng, value), _same, {})
 
     def bytes_(
         change: Callable[[bytes, np.random.Generator], bytes],
     ) -> Callable[[Weights, np.random.Generator], Spoilt]:
         return lambda start, rng: (_moved(start, rng, 0.01), lambda data: change(data, rng), {})
+
+    def numbers(value: float) -> Callable[[Weights, np.random.Generator], Spoilt]:
+        return bytes_(lambda data, rng: _one(data, rng, value))
 
     def says(**changes: object) -> Callable[[Weights, np.random.Generator], Spoilt]:
         return lambda start, rng: (_moved(start, rng, 0.01), _same, changes)
@@ -89,8 +90,9 @@ def _kinds() -> list[tuple[str, Callable[[Weights, np.random.Generator], Spoilt]
 
     def missing(start: Weights, rng: np.random.Generator) -> Spoilt:
         gone = rng.choice(sorted(start.b))
-        left = ({k: v for k, v in half.items() if k != gone} for half in (start.a, start.b))
-        return Weights(*left, start.alpha), _same, {}
+        a, b, shapes = ({k: v for k, v in one.items() if k != gone} for one in (start.a, start.b, geometry.shapes))
+        left = to_gguf(Weights(a, b, start.alpha), replace(geometry, shapes=shapes), base)
+        return start, lambda _data: left, {}
 
     return [
         ("NaN", numbers(float("nan"))),
@@ -126,12 +128,10 @@ def _moved(start: Weights, rng: np.random.Generator, size: float) -> Weights:
     )
 
 
-def _one(start: Weights, rng: np.random.Generator, value: float) -> Weights:
-    """One number of B is `value`."""
-    moved = _moved(start, rng, 0.01)
-    b = moved.b[rng.choice(sorted(moved.b))]
-    b.flat[rng.integers(b.size)] = value
-    return moved
+def _one(data: bytes, rng: np.random.Generator, value: float) -> bytes:
+    """One of the last numbers, which are B's, is `value`."""
+    at = len(data) - 4 * int(rng.integers(1, 17))
+    return data[:at] + struct.pack("<f", value) + data[at + 4 :]
 
 
 def _release(
