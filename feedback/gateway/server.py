@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=type("Protocol", (PatientProtocol,), {"patience": settings.patience}),
-                loop="asyncio",
+                loop="auto",
                 ws="none",
                 lifespan="on",
                 log_config=None,
