@@ -28,7 +28,9 @@ from store.locks import FileLock
 
 WANTED = "round wanted"  # the operator asked for a round now
 LAST = "last run began"
+SINCE = "rounds on file before the run"  # of a run that shall begin a new one; empty for one that repeats a round
 LOOK = 1.0  # seconds between two looks at the processes
+AGAIN = 15.0  # least seconds between two runs for the same round
 ASK = 3.0  # seconds between two looks at Flower; each costs it a few requests
 SIGNING = 3600.0  # seconds between two looks at what is about to expire
 
@@ -131,7 +133,10 @@ class Server:
             self.tell("run", {"run": str(self._run), "state": standing})
             self._run = None
         if self._due(operator):
+            on_file = "" if self.state.unfinished() else str(len(self.state.rounds()))
+            self.state.put(SINCE, on_file)
             self.state.put(LAST, repr(time.time()))
+            self.state.take(WANTED)
             self._run = operator.start(self.folder.plan)
             self._waiting = ""
             self.tell("run", {"run": str(self._run), "state": "started"})
@@ -139,17 +144,23 @@ class Server:
     def _due(self, operator: Control) -> bool:
         """Say whether a round should begin now."""
         if self.state.get(HALTED):
+            if self.state.get(SINCE):
+                self.state.take(SINCE)  # a halted round is not held later
             return False
-        left = self.state.unfinished() is not None
         since = time.time() - float(self.state.get(LAST) or 0.0)
+        left = not 0 <= since < AGAIN and (self._lost() or self.state.unfinished() is not None)
         if not (left or self.state.get(WANTED) or since >= self.charter.interval):
             return False
         online, quorum = len(operator.online() & set(self.state.admitted())), self._plan.pace.quorum
         if online < quorum:
             self._say(f"waiting for {quorum} devices, {online} are online")
             return False
-        self.state.take(WANTED)
         return True
+
+    def _lost(self) -> bool:
+        """Say whether the last run ended before the round that it was started for was on file."""
+        on_file = self.state.get(SINCE)
+        return bool(on_file) and len(self.state.rounds()) <= int(on_file or 0)
 
     def _say(self, words: str) -> None:
         """Tell why nothing happens, once."""

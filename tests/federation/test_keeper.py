@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,11 @@ import pytest
 from federation import keeper as keepers
 from federation.keeper import Keeper
 from federation.processes import Child, spawn
-from federation.up import Server
+from federation.up import LAST, WANTED, Server
 from store.errors import Locked, UsageError
 from store.locks import FileLock
 from tests.federation.desk import make_fleet
-from tests.federation.live import make_server
+from tests.federation.live import make_server, serving, standard
 
 
 def child(folder: Path, code: str, name: str = "child") -> Callable[[], Child]:
@@ -24,9 +25,9 @@ def child(folder: Path, code: str, name: str = "child") -> Callable[[], Child]:
     return lambda: spawn(name, [sys.executable, "-c", code], folder)
 
 
-def until(ready: Callable[[], bool]) -> None:
+def until(ready: Callable[[], bool], seconds: float = 60) -> None:
     """Wait a little."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -73,6 +74,28 @@ def test_two_servers_do_not_run_in_one_folder(tmp_path: Path) -> None:
     with FileLock(folder.root / "up.lock", "the first server"), pytest.raises(Locked):
         server.run(lambda: True)
     assert server.keeper.running() == {}
+
+
+@pytest.mark.slow
+def test_a_round_whose_executor_dies_before_it_is_on_file_is_begun_again(tmp_path: Path) -> None:
+    """What the operator asked for is not forgotten with the run that was to do it."""
+    plan = standard()
+    with serving(tmp_path / "server", replace(plan, pace=replace(plan.pace, quorum=0))) as live:
+        server, state = live.server, live.folder.state()
+        state.put(LAST, repr(time.time()))
+        state.put(WANTED, "yes")
+        runs: list[str] = []
+        server.tell = lambda event, detail: runs.append(str(detail["state"])) if event == "run" else None
+
+        def started(count: int) -> bool:
+            server._step()
+            return runs.count("started") == count
+
+        until(lambda: started(1), 120)
+        os.kill(server.keeper.running()["superexec"], signal.SIGKILL)
+        assert state.rounds() == []
+        until(lambda: started(2), 120)
+        assert (runs[0], state.get(WANTED)) == ("started", None)
 
 
 @pytest.mark.parametrize(
