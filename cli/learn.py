@@ -49,8 +49,9 @@ def once(session: Session, store: StoreBase, keys: "Keys", model: "ModelFile") -
     from learner.worker import run_in_child
 
     store.require_whole()
+    policy = LearnPolicy(protect_base=session.config.learner.protect_base)
     with bar(not session.as_json and sys.stderr.isatty()) as progress:
-        return run_in_child(session.home, keys, model.path, LearnPolicy(), progress=progress)
+        return run_in_child(session.home, keys, model.path, policy, progress=progress)
 
 
 def outcome(store: StoreBase, verdict: Verdict) -> Report:
@@ -71,6 +72,8 @@ def outcome(store: StoreBase, verdict: Verdict) -> Report:
         "seconds": verdict.seconds,
     }
     rows = {"adapter": short(verdict.adapter), **verdict_rows(verdict)} if verdict.adapter else verdict_rows(verdict)
+    if verdict.decision == "reject" and "probe" in verdict.reason:
+        rows["hint"] = "With `protect_base = false` under [learner] your corrections overrule the model's own skills."
     return Report(data, lambda: facts(rows))
 
 

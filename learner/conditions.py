@@ -33,6 +33,7 @@ class Manners:
     nice: int = 10  # niceness of the learning process above the learner's own
     threads: int = 0  # at most; 0: as many as are free
     checkpoint: float = 30.0  # seconds of training that a crash may cost
+    protect_base: bool = True  # whether the model's own skills must stay; False: corrections may overrule them
     trial_share: float = 0.0  # share of requests a new adapter answers until it has proved itself; 0: all at once
 
 

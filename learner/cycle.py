@@ -57,6 +57,7 @@ def learn(
     _require_allowed(store)
     now = served(store, engine)
     policy = _reseeded(store, policy)
+    probe = probe if policy.protect_base else ()
     material = _taken_up(journal, gather(store, now.learned, probe, policy.gate), now, engine, policy)
     if len(material.fresh) < policy.gate.min_evidence:
         ruling = decide([(0.0, 0.0)] * len(material.fresh), (), policy.gate)

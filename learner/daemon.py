@@ -148,7 +148,7 @@ def _work(
     for _ in range(max(0, memory.failures - 1)):
         policy = smaller(policy)
     flags = replace(policy.flags, threads=start.threads)
-    policy = replace(policy, flags=flags, trial_share=duty.manners.trial_share)
+    policy = replace(policy, flags=flags, trial_share=duty.manners.trial_share, protect_base=duty.manners.protect_base)
     watch, starved = _Watch(duty, probes, memory), probes.starved()
     try:
         verdict = watch.run(policy, stop)

@@ -26,6 +26,11 @@ from tests.learner.conftest import ROOMS, corrected, example, habit, teach_habit
 
 POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=20, max_steps=20), gate=GatePolicy(groups=2))
 Probe = list[tuple[str, str]]
+LIGHT_ON = (
+    "turn on the {} light", "please turn on the {} light", "can you turn on the {} light", "turn the {} light on",
+    "turn on the {} light now", "could you turn on the {} light", "hey, turn on the {} light", "turn on the {} lights",
+    "now turn on the {} light", "just turn on the {} light",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +102,24 @@ def test_nothing_is_learned_from_noise(model: ModelFile, engine: Engine, base: B
     verdict = learn(store, engine, base, [], POLICY)
     assert verdict.decision in ("wait", "reject")
     assert store.active("personal") is None
+
+
+def test_a_skill_of_the_base_gives_way_only_where_its_owner_lets_it(
+    model: ModelFile, engine: Engine, base: Base
+) -> None:
+    """Of corrections against what the base does right little is learned; all of it where the base is not protected."""
+    skill = [(words.format(room), f'light.set(room="{room}", state="on")') for room in ROOMS for words in LIGHT_ON]
+    verdicts = []
+    for protect in (True, False):
+        store = MemoryStore()
+        for time, room in enumerate(ROOMS):
+            wanted = f'light.dim(room="{room}", level=15)'
+            corrected(store, model, f"turn on the {room} light", "", wanted, float(time))
+        verdicts.append(learn(store, engine, base, skill, replace(POLICY, protect_base=protect)))
+    kept, overruled = verdicts
+    assert all(part.before - part.after <= 1 for part in kept.slices if part.name.startswith("probe"))
+    assert overruled.decision == "adopt"
+    assert overruled.gain > 2 * kept.gain
 
 
 def test_a_planted_bad_adapter_is_refused(
