@@ -12,7 +12,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,12 +29,10 @@ from federation.spare import measure
 from federation.spec import RoundSpec, wire_scale
 from federation.train import private_trainer
 from federation.update import MECHANISM, Expected, PrivateUpdate, flatten, privatise, unflatten
-from feedback.engine import Engine
 from feedback.models import check_model
 from learner.accountant import calibrate
 from learner.base import Base, load_base
-from learner.encode import encode_all
-from learner.export import to_gguf
+from learner.encode import Encoded, encode_all
 from learner.lora import LoraSpec, LoraWeights
 from learner.private import PrivateDelta, PrivateSpec
 from store.records import Example, digest
@@ -100,13 +98,12 @@ class Lab:
     """The round's public frame and everybody's honest and hostile changes, trained once."""
 
     base: Base
-    engine: Engine
     expected: Expected
     honest: list[NDArray[np.float64]]
     flipped: list[NDArray[np.float64]]
     backdoored: list[NDArray[np.float64]]
-    judge: list[Example]
-    triggered: list[Example]
+    judge: list[Encoded]
+    triggered: list[Encoded]
     server: Server
 
     def hostile(self, attack: str, count: int) -> list[NDArray[np.float64]]:
@@ -134,14 +131,11 @@ class Lab:
             into.add(self.update(change))
         weights = self.server(into.result(), self.expected.spec.deviation / math.sqrt(into.used))
         into.close()
-        data = to_gguf(weights, self.base.geometry, self.base.digest)
-        self.engine.set_stack([(digest(data), data)])
-        return 100.0 - self.exact(self.judge), self.exact(self.triggered)
+        return self.judged(weights)
 
-    def exact(self, items: Sequence[Example]) -> float:
-        """Percent of `items` answered exactly by what is served now."""
-        scores = self.engine.score_many([(item.messages, item.answer) for item in items])
-        return 100.0 * float(np.mean([score.exact for score in scores]))
+    def judged(self, weights: LoraWeights | None) -> tuple[float, float]:
+        """(share of later requests answered wrongly, share of triggered ones as the attacker wants), in per cent."""
+        return 100.0 - score(self.base, self.judge, weights).exact, score(self.base, self.triggered, weights).exact
 
 
 def mechanism(spec: RoundSpec) -> PrivateSpec:
@@ -183,13 +177,12 @@ def prepare(log: Path, model: Path, epsilon: float | None, learning_rate: float,
     judge = [item for person in crowd for item in person.judge]
     return Lab(
         base,
-        Engine(file),
         Expected(file.digest, digest(b"release 0"), 1, spec, layout),
         [change(person.learn, spec) for person in crowd],
         flips,
         doors,
-        judge,
-        [triggered(item) for item in judge[::2]],
+        encode_all(base, judge, max_tokens=MAX_TOKENS),
+        encode_all(base, [triggered(item) for item in judge[::2]], max_tokens=MAX_TOKENS),
         whole_server(base, spec, public(pairs)) if pairs else lambda change, _: adapter.moved(empty, change),
     )
 
@@ -199,20 +192,15 @@ def triggered(item: Example) -> Example:
     return example(TRIGGER + item.messages[-1].content, TARGET)
 
 
-def table(lab: Lab, rules: Sequence[Rule]) -> list[Mapping[str, object]]:
-    """One row per attack and share: (error, attack success) per rule."""
-    rows: list[Mapping[str, object]] = []
-    lab.engine.set_stack([])
-    base = (100.0 - lab.exact(lab.judge), lab.exact(lab.triggered))
-    rows.append({"attack": "no adapter", "share": 0, **dict.fromkeys(rules, base)})
-    rows.append({"attack": "nobody hostile", "share": 0, **{rule: lab.measure(rule, lab.honest) for rule in rules}})
+def table(lab: Lab) -> Iterator[tuple[str, float, Sequence[tuple[float, float]]]]:
+    """Yield (attack, share of hostile devices, (error, attack success) of each rule)."""
+    yield "no adapter", 0.0, [lab.judged(None)] * len(RULES)
+    yield "nobody hostile", 0.0, [lab.measure(rule, lab.honest) for rule in RULES]
     for attack in ATTACKS:
         for share in SHARES:
-            print(attack, share, f"{time.process_time():.0f} s of CPU", file=sys.stderr)
             count = round(share * len(lab.honest))
             changes = [*lab.honest[: len(lab.honest) - count], *lab.hostile(attack, count)]
-            rows.append({"attack": attack, "share": share, **{rule: lab.measure(rule, changes) for rule in rules}})
-    return rows
+            yield attack, share, [lab.measure(rule, changes) for rule in RULES]
 
 
 def main() -> None:
@@ -227,11 +215,10 @@ def main() -> None:
     begun = time.process_time()
     lab = prepare(given.log, given.base, given.epsilon, given.learning_rate, given.public)
     trained = time.process_time() - begun
-    rows = table(lab, RULES)
     print("| attack | share | " + " | ".join(RULES) + " |\n|---|---|" + "---|" * len(RULES))
-    for row in rows:
-        cells = [f"{row[rule][0]:.1f} / {row[rule][1]:.1f}" for rule in RULES]  # type: ignore[index]
-        print(f"| {row['attack']} | {100 * float(row['share']):.0f} % | " + " | ".join(cells) + " |")  # type: ignore[arg-type]
+    for attack, share, outcomes in table(lab):
+        cells = [f"{error:.1f} / {success:.1f}" for error, success in outcomes]
+        print(f"| {attack} | {100 * share:.0f} % | " + " | ".join(cells) + " |", flush=True)
     norms = [float(np.linalg.norm(change)) for change in lab.honest]
     facts = {
         "devices": len(lab.honest),

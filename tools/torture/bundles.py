@@ -5,6 +5,8 @@ refusal, since none of these runs carries an order that the fleet signed.
 """
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -52,6 +54,7 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
     del seed
     outcome = Outcome("bundles")
     mark, answers = folder / "mark", folder / "answers"
+    biting = sum(_bites(folder, number) for number in range(cycles))
     with serving(folder / "server", standard()) as live:
         home = Home.at(folder / "device").create()
         place = live.join(home.data / "fleet")
@@ -81,6 +84,9 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
     outcome.add("executed", len(executed))
     outcome.add("unpacked", len(unpacked))
     outcome.add("answered with a refusal", answers.read_text().count("True") if answers.exists() else 0)
+    outcome.add("would leave a mark if imported", biting)
+    if biting < cycles:
+        outcome.bad.append("a bundle would leave no mark: nothing is proved")
     if executed or unpacked:
         outcome.bad.append(f"{len(executed)} executed, {len(unpacked)} unpacked on the device")
     return outcome
@@ -94,6 +100,16 @@ def tampered(number: int, mark: Path, answers: Path) -> dict[str, bytes]:
     files = {**BUNDLE, "pyproject.toml": project.encode(), "corrigible_round/client.py": touch.encode()}
     files["corrigible_round/server.py"] = SERVER.replace("ANSWERS", json.dumps(str(answers))).encode()
     return {**files, shadow: f"# {number}\n{touch}".encode()}
+
+
+def _bites(folder: Path, number: int) -> bool:
+    """Unpack a bundle and import its client, as a stock executor would; say whether that is seen."""
+    place, mark = folder / f"bait{number}", folder / f"bitten{number}"
+    for name, data in tampered(number, mark, folder / "none").items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+    subprocess.run([sys.executable, "-S", "-c", "import corrigible_round.client"], cwd=place, env={}, check=True)
+    return mark.exists()
 
 
 def _until(ready, *keepers: Keeper) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001

@@ -51,6 +51,7 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
                 time.sleep(random_.uniform(0, 25))
             hit = _kill(victim, folder, random_)
             outcome.add(f"{victim} killed", float(hit))
+            time.sleep(1)  # until it is gone
             _revive(running)
             if between:
                 call_program(server, "fleet", "round", "start", patient=True)
