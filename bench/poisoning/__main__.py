@@ -192,12 +192,12 @@ def triggered(item: Example) -> Example:
     return example(TRIGGER + item.messages[-1].content, TARGET)
 
 
-def table(lab: Lab) -> Iterator[tuple[str, float, Sequence[tuple[float, float]]]]:
+def table(lab: Lab, shares: Sequence[float]) -> Iterator[tuple[str, float, Sequence[tuple[float, float]]]]:
     """Yield (attack, share of hostile devices, (error, attack success) of each rule)."""
     yield "no adapter", 0.0, [lab.judged(None)] * len(RULES)
     yield "nobody hostile", 0.0, [lab.measure(rule, lab.honest) for rule in RULES]
     for attack in ATTACKS:
-        for share in SHARES:
+        for share in shares:
             count = round(share * len(lab.honest))
             changes = [*lab.honest[: len(lab.honest) - count], *lab.hostile(attack, count)]
             yield attack, share, [lab.measure(rule, changes) for rule in RULES]
@@ -210,13 +210,14 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--epsilon", type=float, help="of the one round, for one correction; default: no noise")
     parser.add_argument("--public", type=Path, help="public pairs; the server then does all that the product's does")
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of hostile devices")
     parser.add_argument("--learning-rate", type=float, default=16.0)
     given = parser.parse_args()
     begun = time.process_time()
     lab = prepare(given.log, given.base, given.epsilon, given.learning_rate, given.public)
     trained = time.process_time() - begun
     print("| attack | share | " + " | ".join(RULES) + " |\n|---|---|" + "---|" * len(RULES))
-    for attack, share, outcomes in table(lab):
+    for attack, share, outcomes in table(lab, given.shares):
         cells = [f"{error:.1f} / {success:.1f}" for error, success in outcomes]
         print(f"| {attack} | {100 * share:.0f} % | " + " | ".join(cells) + " |", flush=True)
     norms = [float(np.linalg.norm(change)) for change in lab.honest]

@@ -19,34 +19,38 @@ from learner.base import Base, load_base
 from learner.encode import Encoded, encode_all
 from learner.fast import private_dtype
 from learner.lora import LoraSpec, attached, fresh
-from learner.private import PrivateSpec, backward, prepared, run_mechanism
+from learner.private import MICROBATCH, PrivateSpec, backward, prepared, run_mechanism
 from store.records import Example, Message
-
-SPEC = PrivateSpec(
-    clipping_norm=0.5, noise_multiplier=1.0, sampling_rate=1.0, steps=1, divisor=32.0, learning_rate=0.1,
-    rank=8, alpha=16.0, seed_a=1, layers=99,
-)  # fmt: skip
 
 Measured = tuple[float, float]  # milliseconds of CPU, megabytes at the peak
 
 
-def private(base: Base, items: list[Encoded]) -> Measured:
+def mechanism(rank: int) -> PrivateSpec:
+    """One step over everything."""
+    return PrivateSpec(
+        clipping_norm=0.5, noise_multiplier=1.0, sampling_rate=1.0, steps=1, divisor=32.0, learning_rate=0.1,
+        rank=rank, alpha=2.0 * rank, seed_a=1, layers=99,
+    )  # fmt: skip
+
+
+def private(base: Base, items: list[Encoded], spec: PrivateSpec) -> Measured:
     """One step of the mechanism: per-example gradients, clipping, noise, move."""
-    start = fresh(LoraSpec(SPEC.rank, SPEC.alpha, SPEC.seed_a), base.geometry)
-    with prepared(base, SPEC, start=start) as (held, optimizer):
+    start = fresh(LoraSpec(spec.rank, spec.alpha, spec.seed_a), base.geometry)
+    with prepared(base, spec, start=start) as (held, optimizer):
         everyone = lambda units, _rate: list(range(units))  # noqa: E731
-        return measured(lambda: run_mechanism(optimizer, len(items), backward(held, items), SPEC, draw=everyone))
+        return measured(lambda: run_mechanism(optimizer, len(items), backward(held, items), spec, draw=everyone))
 
 
-def plain(base: Base, items: list[Encoded], *, hasten: bool) -> Measured:
+def plain(base: Base, items: list[Encoded], spec: PrivateSpec, *, hasten: bool) -> Measured:
     """One step of SGD on the sum of the same losses."""
-    with attached(base, LoraSpec(SPEC.rank, SPEC.alpha, SPEC.seed_a, freeze_a=not hasten)) as held:
+    with attached(base, LoraSpec(spec.rank, spec.alpha, spec.seed_a, freeze_a=not hasten)) as held:
         if hasten:
             held.hasten(private_dtype(base.fast_dtype))
-        optimizer = torch.optim.SGD(held.parameters(), lr=SPEC.learning_rate)
+        optimizer = torch.optim.SGD(held.parameters(), lr=spec.learning_rate)
 
         def step() -> None:
-            backward(held, items)(list(range(len(items))))
+            for first in range(0, len(items), MICROBATCH):
+                backward(held, items)(range(first, min(first + MICROBATCH, len(items))))
             optimizer.step()
             optimizer.zero_grad()
 
@@ -69,15 +73,18 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.privacy step", description=__doc__)
     parser.add_argument("--model", type=Path, default=embedded_model())
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--examples", type=int, default=32, help="of the one step")
+    parser.add_argument("--rank", type=int, default=8)
     options = parser.parse_args(words)
     base = load_base(check_model(options.model))
-    pairs = probe_pairs(embedded_model())[:32]
+    pairs = probe_pairs(embedded_model())[: options.examples]
     examples = [Example(messages=(Message("user", asked),), answer=said, rejected="") for asked, said in pairs]
     items = encode_all(base, examples, max_tokens=512)
+    spec = mechanism(options.rank)
     kinds: dict[str, Callable[[], Measured]] = {
-        "private": lambda: private(base, items),
-        "non-private, as the learner's": lambda: plain(base, items, hasten=True),
-        "non-private, PEFT, A frozen": lambda: plain(base, items, hasten=False),
+        "private": lambda: private(base, items, spec),
+        "non-private, as the learner's": lambda: plain(base, items, spec, hasten=True),
+        "non-private, PEFT, A frozen": lambda: plain(base, items, spec, hasten=False),
     }
     found: dict[str, list[Measured]] = {name: [] for name in kinds}
     for number in range(options.rounds + 1):

@@ -47,7 +47,7 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
             known = _ended(server)
             between = random_.random() < 0.2
             if not between:
-                call_program(server, "fleet", "round", "start")
+                call_program(server, "fleet", "round", "start", patient=True)
                 time.sleep(random_.uniform(0, 25))
             hit = _kill(victim, folder, random_)
             outcome.add(f"{victim} killed", float(hit))
@@ -59,6 +59,7 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
                 outcome.bad.append(f"cycle {cycle}: no round ended after killing {victim}")
             outcome.bad += [f"cycle {cycle}: {word}" for word in _wrong(server, homes)]
             outcome.cycles += 1
+            print(outcome.words(), flush=True)
     finally:
         for process in running.values():
             process.send_signal(signal.SIGTERM)
