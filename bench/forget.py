@@ -3,8 +3,9 @@
 An owner of the demo teaches twice: habits, and sayings that follow no rule (a code for a thing), which can only be
 memorised. After each time an adapter continues the one before, as learning runs do. Then the sayings of one slice are
 forgotten by `learner.forget.forget`, the product's own path. Membership: the area under the curve between them and
-sayings of the same kind that were never told, calibrated by the base, before and after. Cost: steps and processor time
-of the rebuild against training everything that is left from nothing.
+sayings of the same kind that were never told, calibrated by a twin trained on the rest, before and after: what an
+adapter makes of a saying it never saw depends on those it did. Cost: steps and processor time of the rebuild against
+training everything that is left from nothing.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,9 @@ from learner.base import Base, load_base
 from learner.challenge import replayed
 from learner.cycle import starting_point
 from learner.export import to_gguf
-from learner.exposure import auc, likelihoods
+from learner.exposure import Scores, auc, likelihoods
 from learner.forget import Tools, forget, plan
+from learner.judge import Stack
 from learner.material import gather, served
 from learner.policy import LearnPolicy
 from learner.train import train
@@ -35,6 +38,7 @@ from store.records import Adapter, Correction, Example, Interaction, Message
 SLICES = ("older", "newest")
 HABITS, SAYINGS = 8, 24
 THINGS = ("safe", "locker", "gate", "garage", "shed", "bike lock", "alarm panel", "cellar door", "mail box", "cabinet")
+TWIN = 1000  # added to the seed of the twin's training
 POLICY = LearnPolicy()
 Probe = list[tuple[str, str]]
 
@@ -70,17 +74,19 @@ def _row(engine: Engine, base: Base, probe: Probe, name: str, seed: int) -> dict
     ]  # fmt: skip
     told = store.examples_of(gone)
     never = [_example(*pair) for pair in _slice(len(SLICES), seed) if pair[0].startswith("the code")]
-    before = _membership(store, engine, told, never)
+    old = [likelihoods(engine, one, _stack(store, engine)) for one in (told, never)]
     began = time.process_time()
     done = forget(store, plan(store, gone), Tools(engine, base, probe, POLICY), measure=False)
     spent = time.process_time() - began
-    after = _membership(store, engine, told, never)
+    new = [likelihoods(engine, one, _stack(store, engine)) for one in (told, never)]
     began = time.process_time()
     nothing = MemoryStore()
     nothing.add_all([*store.all(Interaction), *store.all(Correction)])
-    _learn(nothing, engine, base, probe)
+    _learn(nothing, engine, base, probe, seed=TWIN)
+    twin = [likelihoods(engine, one, _stack(nothing, engine)) for one in (told, never)]
     return {
-        "slice": name, "forgotten": len(gone), "never told": len(never), "before": before, "after": after,
+        "slice": name, "forgotten": len(gone), "never told": len(never),
+        "before": _membership(old, twin), "after": _membership(new, twin),
         "adapters destroyed": len(done.destroyed), "learned again": done.rebuilt.corrections,
         "served again": done.rebuilt.adapter is not None, "steps": done.rebuilt.steps, "cpu": round(spent, 1),
         "steps of the whole history": steps, "steps from nothing": POLICY.recipe.steps(len(store.all(Correction))),
@@ -88,12 +94,14 @@ def _row(engine: Engine, base: Base, probe: Probe, name: str, seed: int) -> dict
     }  # fmt: skip
 
 
-def _membership(
-    store: MemoryStore, engine: Engine, told: Sequence[Example], never: Sequence[Example]
-) -> tuple[float, float, float]:
+def _stack(store: MemoryStore, engine: Engine) -> Stack:
+    """What serves."""
+    return served(store, engine).stack
+
+
+def _membership(found: Sequence[Scores], twin: Sequence[Scores]) -> tuple[float, float, float]:
     """The area under the curve between told and never told, with its 95 % bootstrap interval."""
-    stack = served(store, engine).stack
-    members, others = (likelihoods(engine, one, stack) - likelihoods(engine, one, []) for one in (told, never))
+    members, others = (one - other for one, other in zip(found, twin, strict=True))
     rng = np.random.default_rng(0)
     drawn = [auc(rng.choice(members, len(members)), rng.choice(others, len(others))) for _ in range(2000)]
     lower, upper = np.quantile(drawn, [0.025, 0.975])
@@ -108,13 +116,10 @@ def _slice(number: int, seed: int) -> list[tuple[str, str]]:
     """What is taught in one go: habits, then sayings."""
     said = list({one.prompt: one for one in requests(OWNERS[seed % 8], 900, seed) if one.habit}.values())
     habits = [(one.prompt, one.answer) for one in said[number * HABITS : (number + 1) * HABITS]]
-    draw = random.Random(f"{seed}:{number}")
-    sayings = [
-        (f"the code of {THINGS[place % len(THINGS)]} {number}{place // len(THINGS)}",
-         f'note.add(text="{draw.randrange(1000, 10000)}")')
-        for place in range(SAYINGS)
-    ]  # fmt: skip
-    return habits + sayings
+    draw = random.Random(seed)  # deals all slices at once, so that told and never told differ in nothing but that
+    things = draw.sample([f"{thing} {one}" for thing in THINGS for one in range(10)], (len(SLICES) + 1) * SAYINGS)
+    sayings = [(f"the code of {thing}", f'note.add(text="{draw.randrange(1000, 10000)}")') for thing in things]
+    return habits + sayings[number * SAYINGS : (number + 1) * SAYINGS]
 
 
 def _teach(store: MemoryStore, engine: Engine, said: Sequence[tuple[str, str]], number: int) -> None:
@@ -127,12 +132,13 @@ def _teach(store: MemoryStore, engine: Engine, said: Sequence[tuple[str, str]], 
         store.add_all([asked, Correction(interaction=asked.id, corrected=wanted, time=asked.time)])
 
 
-def _learn(store: MemoryStore, engine: Engine, base: Base, probe: Probe) -> None:
+def _learn(store: MemoryStore, engine: Engine, base: Base, probe: Probe, seed: int = 0) -> None:
     """Continue the serving adapter on what is new, as a learning run trains, past its gate."""
     now = served(store, engine)
     material = gather(store, now.learned, probe, POLICY.gate)
-    start, _ = starting_point(base, now, POLICY.recipe)
-    weights = train(base, material.fresh, replayed(material, POLICY), POLICY.recipe, start=start)
+    recipe = replace(POLICY.recipe, seed=POLICY.recipe.seed + seed)
+    start, _ = starting_point(base, now, recipe)
+    weights = train(base, material.fresh, replayed(material, POLICY), recipe, start=start)
     name = store.put_artefact(to_gguf(weights, base.geometry, base.digest))
     examples = tuple(sorted(one.id for one in material.corrections))
     parent = now.personal[0] if now.personal else None
