@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from queue import SimpleQueue
+from threading import Thread
 
 from feedback.answers import Answer
 from feedback.engine import Stream
 from feedback.gateway.errors import ApiError, of
 from feedback.stream import Token
 from store.errors import CorrigibleError
-
-PACE = 0.001  # seconds between words to a reader: to wake it at each token of a fast model costs more than the tokens
 
 Finished = Callable[[Answer], None]
 
@@ -31,6 +31,7 @@ class Desk:
         self._parallel, self._bound = parallel, parallel + waiting
         self._room = asyncio.Semaphore(parallel)
         self._threads = ThreadPoolExecutor(parallel, "answer")
+        self._courier = Courier()
         self._inside = 0
         self._took = 1.0  # seconds that an answer took lately
         self._growing: set[Growth] = set()
@@ -62,7 +63,7 @@ class Desk:
             self._inside -= 1
             raise
         started = time.monotonic()
-        growth = Growth(begin, finished, lambda: self._left(growth, started))
+        growth = Growth(begin, finished, lambda: self._left(growth, started), self._courier)
         self._growing.add(growth)
         self._threads.submit(growth.run)
         await growth.begun
@@ -73,6 +74,7 @@ class Desk:
         for growth in list(self._growing):
             growth.cancel()
         self._threads.shutdown(wait=True)
+        self._courier.close()
 
     def _left(self, growth: "Growth", started: float) -> None:
         """Make room after an answer's end."""
@@ -82,11 +84,40 @@ class Desk:
         self._room.release()
 
 
+class Courier:
+    """Brings news to an event loop behind the back of who has them.
+
+    To wake a loop takes a system call, which gives the interpreter away to the very loop it wakes: a thread that grows
+    an answer would wait for what the loop does with a token before it could begin the next.
+    """
+
+    def __init__(self) -> None:
+        self._news: SimpleQueue[tuple[asyncio.AbstractEventLoop, Callable[[], object]] | None] = SimpleQueue()
+        Thread(target=self._run, name="courier", daemon=True).start()
+
+    def tell(self, loop: asyncio.AbstractEventLoop, news: Callable[[], object]) -> None:
+        """Have the loop call `news` soon, in the order of telling."""
+        self._news.put((loop, news))
+
+    def close(self) -> None:
+        """End when everything is told."""
+        self._news.put(None)
+
+    def _run(self) -> None:
+        """Tell, until the end."""
+        while (told := self._news.get()) is not None:
+            loop, news = told
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(news)
+
+
 class Growth:
     """One answer growing in a thread, read from the event loop."""
 
-    def __init__(self, begin: Callable[[], Stream], finished: Finished, left: Callable[[], None]) -> None:
-        self._begin, self._finished, self._left = begin, finished, left
+    def __init__(
+        self, begin: Callable[[], Stream], finished: Finished, left: Callable[[], None], courier: Courier
+    ) -> None:
+        self._begin, self._finished, self._left, self._courier = begin, finished, left, courier
         self._loop = asyncio.get_running_loop()
         self._ready: deque[Token] = deque()
         self._news = asyncio.Event()
@@ -135,15 +166,12 @@ class Growth:
         try:
             with closing(self._begin()) as stream:
                 self._stream, self.stack = stream, stream.stack
-                self._tell(self._begin_told)
+                self._courier.tell(self._loop, self._begin_told)
                 if self._cancelled:
                     stream.cancel()
-                told = -math.inf
                 for token in stream:
                     self._ready.append(token)
-                    if not self._told and time.monotonic() - told >= PACE:
-                        told, self._told = time.monotonic(), True
-                        self._tell(self._news.set)
+                    self._tell()
                 self.answer = stream.answer
             if self.answer is not None:
                 self._finished(self.answer)
@@ -153,12 +181,13 @@ class Growth:
             self._error = CorrigibleError(f"Internal error ({type(error).__name__}).")
         finally:
             self._over = True
-            self._tell(self._end)
+            self._courier.tell(self._loop, self._end)
 
-    def _tell(self, news: Callable[[], object]) -> None:
-        """Have the event loop call `news` soon."""
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(news)
+    def _tell(self) -> None:
+        """Wake the reader, once for all that comes before it looks."""
+        if not self._told:
+            self._told = True
+            self._courier.tell(self._loop, self._news.set)
 
     def _begin_told(self) -> None:
         if not self.begun.done():
