@@ -46,7 +46,9 @@ def main() -> None:
 
 def pictures(window: Window, folder: Path, name: str) -> None:
     """One picture of each view."""
+    size = window.page.viewport_size
     for view in VIEWS:
+        window.page.set_viewport_size(size)
         window.page.evaluate("name => { location.hash = name }", f"#{view}")
         window.page.wait_for_timeout(600)
         width, height = window.page.evaluate("[innerWidth, document.documentElement.scrollHeight]")
