@@ -22,7 +22,7 @@ from store.errors import CorrigibleError, Locked
 from store.records import Consent, Receipt, Verdict
 from tests.learner.conftest import ROOMS, Owner, running_children, teach_habit
 
-POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=6, max_steps=6))
+POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=24, max_steps=24))  # long enough to be cut off
 QUICK = Manners(
     every=len(ROOMS), look_every=0.05, idle=0.6, load=1.0, memory_headroom=0.0, unknown="go", nice=0,
     checkpoint=0.0,
