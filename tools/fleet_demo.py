@@ -64,7 +64,7 @@ def _demonstrate(root: Path, count: int, rounds: int, seed: int, alone: bool) ->
     call_program(
         root / "server", "fleet", "init", "--operator", "the demonstration", "--quorum", str(DEVICES), "--rounds",
         str(rounds), "--port", str(front), "--console", str(console), "--superlink", str(superlink),
-        "--interval", "1e9", "--deadline", str(PATIENCE),
+        "--interval", "1e10", "--deadline", str(PATIENCE),
     )  # fmt: skip
     homes = [root / f"device{number}" for number in range(1, DEVICES + 2)]
     for home, owner in zip(homes, [*OWNERS[:DEVICES], NEWCOMER], strict=True):
