@@ -3,7 +3,7 @@
 Works on one `Run` in memory; writes nothing. The engine serves the old stack again after every function here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -80,18 +80,36 @@ def contest(run: Run) -> Outcome:
     What challengers, held alike, make of what they have not seen is then the evidence; it has no part in the choice.
     """
     gate = run.policy.gate
-    outcome = Outcome(decide([], (), gate), b"", Checked())
     challengers = _challengers(run)
     if not challengers:  # all requests fell into one group: nothing would be left to train on
-        return outcome
+        return Outcome(decide([], (), gate), b"", Checked())
     final = _trained(run, run.material, (), "final")
-    for restraint in run.policy.restraints:
-        data = _bytes(run, final, restraint)
-        checked = check(run.engine, run.now, _stack(run, data), run.material, run.policy, run.known, brief=True)
-        outcome = Outcome(decide([], checked.slices, gate), data, checked)
+    restraint, outcome = loosest(partial(_bytes, run, final), run.engine, run.now, run.material, run.policy, run.known)
+    if outcome.ruling.decision == "reject":
+        return outcome
+    return replace(outcome, ruling=decide(_evidence(run, challengers, restraint), outcome.checked.slices, gate))
+
+
+def loosest(
+    make: Callable[[float], bytes], engine: Engine, now: Served, material: Material, policy: LearnPolicy,
+    known: dict[str, ItemScore] | None = None,
+) -> tuple[float, Outcome]:
+    """Hold an adapter as loosely as loses nothing protected; the restraint, and the last one tried where none does.
+
+    Args:
+        make: restraint to the personal adapter's GGUF bytes.
+        known: see `check`.
+    """
+    known = {} if known is None else known
+    restraint, outcome = 0.0, Outcome(decide([], (), policy.gate), b"", Checked())
+    for restraint in policy.restraints:
+        data = make(restraint)
+        after = now.with_adapter("personal", digest(data), data)
+        checked = check(engine, now, after, material, policy, known, brief=True)
+        outcome = Outcome(decide([], checked.slices, policy.gate), data, checked)
         if outcome.ruling.decision != "reject":
-            return replace(outcome, ruling=decide(_evidence(run, challengers, restraint), checked.slices, gate))
-    return outcome
+            break
+    return restraint, outcome
 
 
 def evidence(engine: Engine, examples: Sequence[Example], before: Stack, after: Stack) -> list[Pair]:

@@ -15,12 +15,11 @@ from time import monotonic, time
 
 from feedback.engine import Engine
 from learner.base import Base, load_base
-from learner.challenge import Checked, asked, check, held, replayed
+from learner.challenge import Outcome, asked, held, loosest, replayed
 from learner.cycle import starting_point
 from learner.export import to_gguf
 from learner.exposure import Exposure, exposure, likelihoods
-from learner.gate import Ruling, decide
-from learner.judge import ItemScore, Stack
+from learner.judge import Stack
 from learner.lora import LoraWeights
 from learner.material import Material, Probe, Served, gather, served
 from learner.policy import LearnPolicy, Progress
@@ -152,11 +151,13 @@ def _rebuild(store: StoreBase, tools: Tools, *, twin: bool) -> tuple[Rebuilt, by
     base = tools.base or load_base(engine.model, threads=policy.flags.threads)
     began = monotonic()
     weights, hold = _trained(base, now, material, tools), _hold(base, material, policy)
-    restraint, data, ruling, checked = _best(base, weights, hold, now, material, tools)
-    if ruling.decision != "reject":
-        _serve(store, data, now, material, policy, ruling, checked, base, monotonic() - began)
+    restraint, made = loosest(
+        lambda restraint: to_gguf(hold(weights, restraint), base.geometry, base.digest), engine, now, material, policy
+    )
+    if made.ruling.decision != "reject":
+        _serve(store, made, now, material, policy, base, monotonic() - began)
     steps = policy.recipe.steps(len(material.fresh))
-    name = digest(data) if ruling.decision != "reject" else None
+    name = digest(made.data) if made.ruling.decision != "reject" else None
     done = Rebuilt(name, len(material.fresh), steps, monotonic() - began)
     if not twin:
         return done, None
@@ -184,34 +185,18 @@ def _trained(base: Base, now: Served, material: Material, tools: Tools) -> LoraW
     return train(base, material.fresh, keep, tools.policy.recipe, start=start, under=under, progress=tell)
 
 
-def _best(
-    base: Base, weights: LoraWeights, hold: Hold, now: Served, material: Material, tools: Tools
-) -> tuple[float, bytes, Ruling, Checked]:
-    """Held as loosely as loses no old skill: the restraint, the adapter, and what speaks for it."""
-    restraint, data, ruling, checked = 0.0, b"", decide([], (), tools.policy.gate), Checked()
-    known: dict[str, ItemScore] = {}
-    for restraint in tools.policy.restraints:
-        data = to_gguf(hold(weights, restraint), base.geometry, base.digest)
-        after = now.with_adapter("personal", digest(data), data)
-        checked = check(tools.engine, now, after, material, tools.policy, known)
-        ruling = decide([], checked.slices, tools.policy.gate)
-        if ruling.decision != "reject":
-            break
-    return restraint, data, ruling, checked
-
-
 def _serve(
-    store: StoreBase, data: bytes, now: Served, material: Material, policy: LearnPolicy, ruling: Ruling,
-    checked: Checked, base: Base, seconds: float,
+    store: StoreBase, made: Outcome, now: Served, material: Material, policy: LearnPolicy, base: Base, seconds: float
 ) -> None:
     """Adapter, verdict and activation in one transaction."""
     own = {one.id for one in material.own}
     used = {one.id for one in (*material.corrections, *replayed(material, policy))} & own
     adapter = Adapter(
-        slot="personal", digest=store.put_artefact(data), base=base.digest,
+        slot="personal", digest=store.put_artefact(made.data), base=base.digest,
         shared=now.shared[0] if now.shared else None, parent=now.personal[0] if now.personal else None,
         examples=tuple(sorted(used | now.learned)), time=time(),
     )  # fmt: skip
+    ruling, checked = made.ruling, made.checked
     verdict = Verdict(
         adapter=adapter.digest, decision="adopt", reason="learned again after forgetting", gain=ruling.gain,
         lower=ruling.lower, upper=ruling.upper, evidence=0, slices=checked.slices, fixed=checked.fixed,

@@ -142,7 +142,10 @@ def malformed(count: int) -> dict[str, object]:
 
     frame(4)
     with tempfile.TemporaryDirectory() as folder:
-        return {"replies": count, "result": flood(make_fleet(Path(folder), values=(0.01, 0.02, 0.03)), count)}
+        seen = flood(make_fleet(Path(folder), values=(0.01, 0.02, 0.03)), count)
+    if (seen.rejected.total(), seen.accepted, seen.admitted) != (count, 3, 3):
+        raise RuntimeError(f"not all were rejected, or others were: {seen}")
+    return {"replies": count, "rejected": dict(seen.rejected), "memory_mb": round(seen.growth / 2**20)}
 
 
 def light(count: int) -> dict[str, object]:
