@@ -40,10 +40,10 @@ class Checkpoint:
         self._store, self._file = store, pointer(home)
 
     def load(self) -> bytes | None:
-        """Return the newest whole journal, and name and keep that one alone.
+        """Return the newest whole journal, and name and keep that one alone; where none is whole, name none.
 
         One that was being written when the process died must not stay named as the newest: the next writing would take
-        it for whole and let go of the one that is.
+        it for whole, and let go of the one that is or, given the same bytes again, write nothing.
         """
         names = self._names()
         for name in names:
@@ -51,6 +51,7 @@ class Checkpoint:
                 found = self._store.artefact(name)
                 break
         else:
+            self.drop()
             return None
         for other in names:
             if other != name:

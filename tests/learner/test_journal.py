@@ -95,6 +95,20 @@ def test_crashes_in_one_writing_after_another_leave_the_last_whole_one(
     assert Checkpoint(store, home).load() == b"first"
 
 
+def test_a_journal_that_was_only_named_is_written_by_the_next(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one, and the next process comes to the same bytes: a kill in its second writing does not lose them."""
+    home, _, store = owner
+    for word in (b"first", b"second"):
+        checkpoint = Checkpoint(store, home)
+        assert checkpoint.load() is None
+        if word == b"second":
+            checkpoint.save(b"first")
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="killed"):
+            patched.setattr(store, "put_artefact", _killed)
+            checkpoint.save(word)
+    assert Checkpoint(store, home).load() == b"first"
+
+
 def _killed(_: bytes) -> str:
     raise OSError("killed")
 
