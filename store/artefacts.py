@@ -27,10 +27,12 @@ class Artefacts:
         self._key = key
 
     def put(self, data: bytes) -> str:
-        """Seal `data` and return its digest; the same data twice is stored once."""
+        """Seal `data` and return its digest; the same data twice is stored once, and anew where the file is damaged."""
         name = digest(data)
         path = self._path(name)
-        if not path.exists():
+        try:
+            self.get(name)
+        except IntegrityError:
             write_atomic(path, seal([data], self._key, path.name))
         return name
 

@@ -268,6 +268,16 @@ def test_changed_artefacts_are_never_loaded(home: Home) -> None:
         assert store.artefact(other) == b"other"
 
 
+def test_bytes_put_again_replace_a_damaged_artefact(home: Home) -> None:
+    """Overwritten by half, as a removal that was cut off leaves it: a release that is fetched anew serves again."""
+    with Store.create(home, KeyFile()) as store:
+        name = store.put_artefact(b"release" * 1000)
+        (path,) = (home.generation(1) / "artefacts").iterdir()
+        path.write_bytes(os.urandom(100) + path.read_bytes()[100:])
+        assert store.put_artefact(b"release" * 1000) == name
+        assert store.artefact(name) == b"release" * 1000
+
+
 def test_a_half_written_artefact_is_never_visible(tmp_path: Path) -> None:
     """Whatever a crash leaves of the temporary file, the name does not exist."""
     shelf = Artefacts(tmp_path, bytes(32))
