@@ -7,6 +7,7 @@ readable is sealed before it reaches this module.
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -104,11 +105,16 @@ def write_atomic(path: Path, chunks: Iterable[bytes]) -> None:
             partial.unlink()
 
 
-def clear_partials(folder: Path) -> None:
-    """Remove what a crashed `write_atomic` left in `folder`."""
+def clear_partials(folder: Path, *, older: float = 0.0) -> None:
+    """Remove what a crashed `write_atomic` left in `folder`.
+
+    Args:
+        older: seconds since the last write to it; what is younger another process may still be writing.
+    """
     for partial in folder.glob(f"{PARTIAL}*"):
         with contextlib.suppress(OSError):
-            partial.unlink()
+            if time.time() - partial.stat().st_mtime >= older:
+                partial.unlink()
 
 
 def shred(path: Path) -> None:

@@ -32,7 +32,7 @@ from store.chain import Removal
 from store.codec import build, encode
 from store.engine import checkpoint, open_engine, reading, versions, writing
 from store.errors import CorrigibleError, IntegrityError
-from store.files import shred, write_atomic
+from store.files import clear_partials, shred, write_atomic
 from store.generation import ARTEFACTS, DATABASE, alone, build_empty, refuse_existing, settle, shared
 from store.guard import ANCHOR_MISSING, advance, inspect_at_open, seal_pages
 from store.keys import Keys, check_keys, create_keys, key_status, read_key_record
@@ -47,6 +47,7 @@ from store.secret import wipe
 from store.verify import verify
 
 BEFORE = "before-"
+ABANDONED = 3600.0  # seconds after which a file that is still half written has lost its writer
 R = TypeVar("R", bound=Record)
 
 
@@ -79,6 +80,7 @@ class Store(StoreBase):
             shelf = keys.secret("artefacts")
             undo.callback(wipe, shelf)
             self._artefacts = Artefacts(self._folder / ARTEFACTS, shelf)
+            clear_partials(self._folder / ARTEFACTS, older=ABANDONED)
             self._anchor = Anchor(home.anchor(record.generation), self._key)
             undo.callback(self._anchor.close)
             self._engine = open_engine(self._folder / DATABASE, keys.secret("database"))

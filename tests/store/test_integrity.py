@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -285,6 +286,18 @@ def test_a_half_written_artefact_is_never_visible(tmp_path: Path) -> None:
     assert shelf.paths() == []
     assert len(shelf.put(b"whole")) == 71
     assert len(shelf.paths()) == 1
+
+
+def test_what_a_killed_writer_left_goes_when_the_store_is_opened(store: Store) -> None:
+    """What was half written an hour ago, learned weights perhaps; not what another process may be writing now."""
+    shelf = store.home.generation(1) / "artefacts"
+    old, new = shelf / ".partial-01", shelf / ".partial-02"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, times=(time.time() - 3601,) * 2)
+    with Store.open(store.home, unlock(store.home)):
+        assert not old.exists()
+        assert new.exists()
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
