@@ -92,7 +92,8 @@ def _forget(
         bar(not session.as_json and session.interactive) as progress,
     ):
         Checkpoint(store, session.home).drop()
-        tools = Tools(engine, None, probe_pairs(model.path), LearnPolicy(), progress)
+        policy = LearnPolicy(protect_base=session.config.learner.protect_base)
+        tools = Tools(engine, None, probe_pairs(model.path), policy, progress)
         done = forget(store, found, tools, measure=measure)
     erasure = signed(done, keys)
     store.add(erasure)

@@ -145,7 +145,7 @@ def _rebuild(store: StoreBase, tools: Tools, *, twin: bool) -> tuple[Rebuilt, by
     """Learn what is left from the clean adapter, once; and a twin of that from other random choices."""
     engine, policy = tools.engine, tools.policy
     now = served(store, engine)
-    material = gather(store, now.learned, tools.probe, policy.gate)
+    material = gather(store, now.learned, tools.probe if policy.protect_base else (), policy.gate)
     if not material.fresh:
         return Rebuilt(None), (now.personal[1] if now.personal else None)
     base = tools.base or load_base(engine.model, threads=policy.flags.threads)

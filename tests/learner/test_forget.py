@@ -1,12 +1,14 @@
 """Forgetting on the embedded model: words and adapters go, the rest is learned again, the receipt tells."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from feedback.engine import Engine
-from feedback.models import ModelFile
+from feedback.models import ModelFile, probe_pairs
 from learner.base import Base
 from learner.erasure import genuine, signed
 from learner.export import from_gguf, to_gguf
@@ -20,22 +22,28 @@ from store.base import StoreBase
 from store.errors import IntegrityError
 from store.keys import Keys
 from store.memory import MemoryStore
-from store.records import Adapter, Correction, Erasure, Interaction, Rating, Spend
+from store.records import Adapter, Correction, Erasure, Interaction, Rating, Spend, Verdict
 from tests.learner.conftest import ROOMS, corrected, teach_habit
 
 POLICY = LearnPolicy(recipe=Recipe(batch=8, min_steps=16, max_steps=16), gate=GatePolicy(groups=2))
+LATER = ("shed", "loft", "roof")
 SECRETS = [(f"the code of safe {number}", f'note.add(text="{7919 * (number + 3) % 9973}")') for number in range(6)]
 
 
 @pytest.fixture(scope="module")
 def told(model: ModelFile, engine: Engine, base: Base) -> tuple[StoreBase, list[str]]:
     """An owner who taught a habit, then secrets, after both of which an adapter was made; and these adapters."""
+    return _told(model, base, lambda store: teach_habit(store, model, rooms=LATER))
+
+
+def _told(model: ModelFile, base: Base, more: Callable[[StoreBase], None]) -> tuple[StoreBase, list[str]]:
+    """A habit, an adapter, secrets and whatever else, another adapter."""
     store = MemoryStore()
     teach_habit(store, model)
     first = _adopt(store, base, None)
     for time, (prompt, answer) in enumerate(SECRETS):
         corrected(store, model, prompt, "music.stop()", answer, 100.0 + time)
-    teach_habit(store, model, rooms=("shed", "loft", "roof"))
+    more(store)
     return store, [first, _adopt(store, base, first)]
 
 
@@ -110,9 +118,49 @@ def test_what_is_forgotten_is_gone_and_the_rest_is_learned_again(
     assert store.last(Erasure) == erasure
 
 
-def test_what_was_never_learned_only_goes(
-    model: ModelFile, engine: Engine, base: Base, store: StoreBase
-) -> None:
+def test_learning_again_keeps_what_the_model_could_do(model: ModelFile, engine: Engine, base: Base) -> None:
+    """With the pairs that owners have: their slices are in the verdict, whole and a point lower at most."""
+    store, (first, _) = _told(model, base, lambda store: teach_habit(store, model, rooms=LATER))
+    tools = Tools(engine, base, probe_pairs(model.path), POLICY)
+    done = forget(store, plan(store, _secrets(store)), tools, measure=False)
+    assert done.rebuilt.adapter == store.active("personal") != first
+    verdict = store.last(Verdict, adapter=done.rebuilt.adapter)
+    assert verdict is not None
+    slices = {part.name: part for part in verdict.slices}
+    for name in ("probe, exact", "probe"):
+        assert slices[name].count == POLICY.probe_size
+        assert slices[name].before > 90
+        assert slices[name].before - slices[name].after <= POLICY.gate.max_fall
+    learned = slices["fresh corrections"]
+    assert learned.count == len(LATER)
+    assert learned.after > learned.before + 10
+
+
+def test_an_adapter_that_would_lose_old_skills_does_not_come_back(model: ModelFile, engine: Engine, base: Base) -> None:
+    """An owner calls a known thing by another name, hardly held back: refused, and what knew neither serves again.
+
+    Where the owner has said that corrections may overrule the model, the same adapter serves.
+    """
+    known = [pair for pair in probe_pairs(model.path) if pair[1].startswith("light.")][:30]
+
+    def rename(store: StoreBase) -> None:
+        for time, (prompt, answer) in enumerate(known):
+            corrected(store, model, prompt, answer, answer.replace("light.", "lamp."), 200.0 + time)
+
+    for protect in (True, False):
+        store, (first, second) = _told(model, base, rename)
+        policy = replace(POLICY, restraints=(0.1,), held_size=100, replay_size=300, protect_base=protect)
+        tools = Tools(engine, base, probe_pairs(model.path), policy)
+        done = forget(store, plan(store, _secrets(store)), tools, measure=False)
+        assert done.destroyed == (second,)
+        assert done.rebuilt.corrections == len(known)
+        assert (done.rebuilt.adapter is None) == protect
+        assert (store.active("personal") == first) == protect
+        assert engine.stack == (store.active("personal"),)
+        assert not _secrets(store)
+
+
+def test_what_was_never_learned_only_goes(model: ModelFile, engine: Engine, base: Base, store: StoreBase) -> None:
     """Nothing is trained, nothing is measured, and nothing ever left."""
     teach_habit(store, model, rooms=ROOMS[:2])
     store.add(Rating(interaction=store.all(Interaction)[0].id, value=1, time=9.0))
