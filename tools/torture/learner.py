@@ -3,7 +3,7 @@
 Afterwards the store must be whole, what serves must be a complete adapter (the new one or the one before), and the
 next process must go on at most one checkpoint before where the killed one was. The processes are forked from one that
 has the model loaded; everything else is the product's own path on a real encrypted store. A process that ends before
-its run does, without being killed, is a failure, too.
+its run does without being killed, or hangs, is a failure, too.
 
 Costs are not measured here, so processes that come to the same step may write the same bytes: a journal must stand
 that, too. When a kill comes is chance; `tests/learner/test_journal_kills.py` goes through all moments.
@@ -13,12 +13,14 @@ import os
 import random
 import select
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from feedback.engine import Engine
 from feedback.models import ModelFile, check_adapter, check_model, embedded_model, probe_pairs
@@ -53,6 +55,7 @@ class _Seen:
     first: tuple[str, int] | None = None  # that it began with
     ended: bool = False
     code: int = 0  # of the process
+    hung: bool = False
     buffer: bytes = field(default=b"", repr=False)
 
 
@@ -67,8 +70,9 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
     while outcome.cycles < cycles:
         seen = _one(home, model, base, draw)
         outcome.cycles += not seen.ended
-        if not seen.ended and seen.code != -signal.SIGKILL:
-            outcome.bad.append(f"cycle {outcome.cycles}: ended by itself in {seen.stage or 'start'}, code {seen.code}")
+        if not seen.ended and (seen.hung or seen.code != -signal.SIGKILL):
+            how = "hung" if seen.hung else f"ended by itself with {seen.code}"
+            outcome.bad.append(f"cycle {outcome.cycles}: {how} in {seen.stage or 'start'}")
         outcome.add("runs ended" if seen.ended else f"killed in {seen.stage or 'start'}")
         lost = _lost(before, seen)
         outcome.add("steps done twice", max(0, lost))
@@ -107,6 +111,7 @@ def _one(home: Home, model: ModelFile, base: Base, draw: random.Random) -> _Seen
             if skip < 0 or stage == "adopt":
                 time.sleep(wait)
                 break
+    seen.hung = bool(stage) and time.monotonic() >= end
     os.kill(child, signal.SIGKILL)
     while part := os.read(descriptor, 4096):
         _take(seen, part)
@@ -167,7 +172,12 @@ class _Loud(Journal):
 
 
 def _learn(home: Home, model: ModelFile, base: Base, out: int) -> None:
-    """The child: one run, from the journal where there is one."""
+    """The child: one run, from the journal where there is one.
+
+    The lock on progress bars that loading the model made is shared by all that are forked from here: one that was
+    killed while it held it, as PEFT does at the end of a training, would leave every later one waiting for good.
+    """
+    tqdm.set_lock(threading.RLock())
 
     def progress(phase: str, step: int, *_: float) -> None:
         os.write(out, f"step|{phase}|{step}\n".encode())
