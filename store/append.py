@@ -66,11 +66,11 @@ def blank(connection: Connection, seqs: Sequence[int]) -> None:
         (chosen,),
     )
     rows = connection.exec_driver_sql(
-        "SELECT seq, content FROM records WHERE seq IN (SELECT value FROM json_each(?))", (chosen,)
+        "SELECT seq, head FROM records WHERE seq IN (SELECT value FROM json_each(?))", (chosen,)
     ).all()
     connection.exec_driver_sql(
         "UPDATE records SET id = ?, time = 0, subject = '', body = NULL WHERE seq = ?",
-        [(gone_id(content), seq) for seq, content in rows],
+        [(gone_id(head), seq) for seq, head in rows],
     )
 
 
