@@ -22,6 +22,7 @@ from learner.fast import fastest_dtype
 from store.errors import IntegrityError, UsageError
 from store.records import Message
 
+FAMILY = frozenset({"llama", "qwen2", "qwen3", "phi3"})  # transformers' model types that `lean` knows
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -45,7 +46,7 @@ class Geometry:
 class Base:
     """A frozen base model with its tokenizer and template; never trained itself."""
 
-    model: Any  # transformers PreTrainedModel, float32, eval mode
+    model: Any  # transformers PreTrainedModel in eval mode: float32, or `fast_dtype` where loaded compact
     tokenizer: Any
     template: ChatTemplate
     digest: str  # tagged hash of the GGUF
@@ -54,10 +55,12 @@ class Base:
     fast_dtype: torch.dtype  # of the multiplications in training; measured when loaded
 
 
-def load_base(model: ModelFile, *, threads: int = 1) -> Base:
+def load_base(model: ModelFile, *, threads: int = 1, compact: bool = False) -> Base:
     """Load weights and tokenizer of `model` for training on `threads` CPU threads.
 
-    Returns: float32 weights (a quantised file is dequantised), gradients off.
+    Args:
+        compact: hold the weights in the type that training multiplies, once, where `lean` knows the architecture.
+    Returns: float32 weights (a quantised file is dequantised) unless compact, gradients off.
     Raises:
         IntegrityError: transformers cannot read what llama.cpp can.
     """
@@ -79,8 +82,19 @@ def load_base(model: ModelFile, *, threads: int = 1) -> Base:
     network.eval().requires_grad_(False)
     bos, eos = (tokenizer.special_tokens_map.get(f"{name}_token", "") for name in ("bos", "eos"))
     template = ChatTemplate(tokenizer.chat_template, bos=bos, eos=eos)
-    geometry, end = geometry_of(network, model.architecture), _end(tokenizer, template)
-    return Base(network, tokenizer, template, model.digest, geometry, end, fastest_dtype())
+    base = Base(
+        network, tokenizer, template, model.digest, geometry_of(network, model.architecture), _end(tokenizer, template),
+        fastest_dtype(),
+    )  # fmt: skip
+    if compact and network.config.model_type in FAMILY:
+        condense(base)
+    return base
+
+
+def condense(base: Base) -> None:
+    """Hold the base's weights in the type that training multiplies; buffers, such as the rotation's, stay float32."""
+    for parameter in base.model.parameters():
+        parameter.data = parameter.data.to(base.fast_dtype)
 
 
 def render(base: Base, messages: Sequence[Message]) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+_ROWS = 16  # positions whose distribution is held in float32 at once
 
 class _Chosen(torch.autograd.Function):
     """log softmax(cap(h Wᵀ)) at chosen tokens; gradient for h alone."""
@@ -19,7 +20,7 @@ class _Chosen(torch.autograd.Function):
     ) -> torch.Tensor:
         """Keep the logits in the compute type."""
         logits = _logits(hidden, weight, cap)
-        size = torch.logsumexp(logits.float(), -1, keepdim=True)
+        size = torch.cat([torch.logsumexp(part.float(), -1, keepdim=True) for part in torch.split(logits, _ROWS)])
         ctx.save_for_backward(logits, size, chosen, weight)
         ctx.cap = cap
         return logits.gather(1, chosen).float() - size
@@ -28,12 +29,20 @@ class _Chosen(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         """dlogits = onehot(chosen) g - softmax Σg, through the cap, times W."""
         logits, size, chosen, weight = ctx.saved_tensors
-        grad = gradients[0]
-        d = (logits.float() - size).exp_().mul_(-grad.sum(1, keepdim=True))
-        d.scatter_add_(1, chosen, grad)
-        if ctx.cap:
-            d.mul_(1 - (logits.float() / ctx.cap).square_())
-        return (d.to(weight.dtype) @ weight).float(), None, None, None
+        d = torch.empty_like(logits)
+        for first in range(0, len(d), _ROWS):
+            rows = slice(first, first + _ROWS)
+            d[rows] = _slope(logits[rows], size[rows], chosen[rows], gradients[0][rows], ctx.cap)
+        return (d @ weight).float(), None, None, None
+
+
+def _slope(
+    logits: torch.Tensor, size: torch.Tensor, chosen: torch.Tensor, grad: torch.Tensor, cap: float | None
+) -> torch.Tensor:
+    """Gradient of some positions' logits, float32 [positions, vocabulary]."""
+    d = (logits.float() - size).exp_().mul_(-grad.sum(1, keepdim=True))
+    d.scatter_add_(1, chosen, grad)
+    return d.mul_(1 - (logits.float() / cap).square_()) if cap else d
 
 
 def chosen_log_probs(

@@ -3,8 +3,9 @@
 PEFT on transformers runs some sixty operations per layer and keeps their results; here a layer is four multiplications
 (q, k and v in one, gate and up in one), attention, and as few passes over memory as they need. What the backward pass
 can make again cheaply (activations, normalised inputs' scale) is not kept; with `recompute` a layer keeps only its
-input (Chen et al. 2016, arXiv 1604.06174). Norm weights are folded into the matrices behind them. The last layer goes
-on with the rows that predict answers alone. Frozen weights take no gradient; the lowest layer passes none down.
+input (Chen et al. 2016, arXiv 1604.06174). The last layer goes on with the rows that predict answers alone. Frozen
+weights take no gradient; the lowest layer passes none down. Where the base is held in the type of the multiplications
+its matrices become views of the fused ones, so that there is one copy.
 
 Changes speed, not meaning: in float32 the gradients equal PEFT's; in bfloat16 they carry its rounding. The stream of
 hidden states and its gradient stay float32. Master weights stay in PEFT's layers, so that the optimiser and the export
@@ -17,128 +18,13 @@ from typing import Any
 
 import torch
 
+from learner.fast import side_by_side
+from learner.fused import Fused, Sink, total
 from learner.packed import Attention, Group, Kept, Packed, attend, attend_backward
-
-FAMILY = frozenset({"llama", "qwen2", "qwen3", "phi3"})  # transformers' model types
 
 Rope = tuple[torch.Tensor, torch.Tensor]  # cosine and sine [rows, 1, head width / 2]
 
 _aten = torch.ops.aten
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One PEFT linear inside a fused multiplication: its rows [start, stop) and the names of its adapters."""
-
-    layer: Any
-    start: int
-    stop: int
-
-
-class Fused:
-    """Linears that read the same input, as one multiplication with their LoRA beside it.
-
-    ``y = x Wᵀ + (x Aᵀ) Bᵀ`` with W [out, in], A [ranks, in] and B [out, ranks] block-diagonal, scale included.
-    """
-
-    def __init__(
-        self, layers: Sequence[Any], own: str, under: str | None, norm: torch.Tensor | None, dtype: torch.dtype
-    ) -> None:
-        weights = [_weight(layer, under) for layer in layers]
-        stops = torch.tensor([len(weight) for weight in weights]).cumsum(0).tolist()
-        starts = [0, *stops[:-1]]
-        self.members = [Member(*one) for one in zip(layers, starts, stops, strict=True)]
-        self.norm = norm
-        whole = torch.cat(weights)
-        self.weight = (whole if norm is None else whole * norm).to(dtype)
-        biases = [layer.base_layer.bias for layer in layers]
-        self.bias = None if biases[0] is None else torch.cat([bias.detach() for bias in biases]).to(dtype)
-        self._own = own
-        self.active = True
-
-    def refresh(self) -> None:
-        """Take over the adapters' present weights."""
-        dtype, own = self.weight.dtype, self._own
-        self.active = bool(self.members[0].layer.scaling[own])
-        if not self.active:
-            return
-        a = torch.cat([member.layer.lora_A[own].weight.detach() for member in self.members])
-        self.a = (a if self.norm is None else a * self.norm).to(dtype)
-        self.b = torch.zeros(len(self.weight), len(a), dtype=dtype)
-        self.scale = self.members[0].layer.scaling[own]
-        for member, rank in self._ranks():
-            self.b[member.start : member.stop, rank] = member.layer.lora_B[own].weight.detach() * self.scale
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return y [rows, out] and x Aᵀ [rows, ranks]."""
-        y = x @ self.weight.t()
-        image = None
-        if self.active:
-            image = x @ self.a.t()
-            y.addmm_(image, self.b.t())
-        return (y if self.bias is None else y.add_(self.bias)), image
-
-    def backward(
-        self, grad: torch.Tensor, x: torch.Tensor, image: torch.Tensor, sink: "Sink", *, down: bool = True
-    ) -> torch.Tensor:
-        """Hand the gradients of A and B to `sink`; return that of x, or nothing [0] when nothing is below."""
-        inner = grad @ self.b
-        if sink.wants_a:
-            grad_a = (inner.t() @ x).float()
-            grad_a = grad_a if self.norm is None else grad_a * self.norm
-            for member, rank in self._ranks():
-                sink.put(member.layer.lora_A[self._own].weight, grad_a[rank])
-        if sink.per_example:
-            self._per_example(grad, image, sink)
-        else:
-            grad_b = (grad.t() @ image).float().mul_(self.scale)
-            for member, rank in self._ranks():
-                sink.put(member.layer.lora_B[self._own].weight, grad_b[member.start : member.stop, rank])
-        return (grad @ self.weight).addmm_(inner, self.a) if down else grad.new_empty(0)
-
-    def _per_example(self, grad: torch.Tensor, image: torch.Tensor, sink: "Sink") -> None:
-        """B's gradient of each example [examples, out, rank], left where Opacus' optimiser looks for it."""
-        for member, rank in self._ranks():
-            b = member.layer.lora_B[self._own].weight
-            if b.requires_grad:
-                columns, narrow = grad[:, member.start : member.stop], image[:, rank]
-                b.grad_sample = each(columns, narrow, sink.segments, sink.examples).mul_(self.scale)
-
-    def _ranks(self) -> list[tuple[Member, slice]]:
-        """Members with the columns of B that are theirs."""
-        found, first = [], 0
-        for member in self.members:
-            rank = member.layer.lora_A[self._own].weight.shape[0]
-            found.append((member, slice(first, first + rank)))
-            first += rank
-        return found
-
-
-class Sink:
-    """Where gradients go: summed, by parameter, or per example into `parameter.grad_sample`.
-
-    Attributes:
-        segments: rows of each example in what is being multiplied.
-    """
-
-    def __init__(self, examples: int, *, per_example: bool, wants_a: bool) -> None:
-        self.examples, self.per_example, self.wants_a = examples, per_example, wants_a
-        self.segments: Sequence[Group] = ()
-        self.gradients: dict[int, torch.Tensor] = {}
-
-    def put(self, parameter: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Keep one gradient."""
-        self.gradients[id(parameter)] = gradient
-
-
-def each(grad: torch.Tensor, image: torch.Tensor, segments: Sequence[Group], examples: int) -> torch.Tensor:
-    """Return gradᵀ image of each example, float32 [examples, out, rank], from rows [rows, out] and [rows, rank]."""
-    out = torch.empty(examples, grad.shape[1], image.shape[1])
-    for group in segments:
-        shape = (group.count, group.length, -1)
-        found = torch.bmm(grad[group.rows].reshape(shape).transpose(1, 2), image[group.rows].reshape(shape))
-        out[list(group.owners)] = found.float()
-    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +80,16 @@ class Lean:
             for parameter in (member.layer.lora_A[own].weight, member.layer.lora_B[own].weight)
         ]
 
-    def hidden(self, packed: Packed) -> torch.Tensor:
-        """Return the decoder's output float32 [answer tokens, width] where answers are predicted."""
+    def hidden(self, parts: Sequence[Packed]) -> torch.Tensor:
+        """Return the decoder's output float32 [answer tokens, width] where answers are predicted.
+
+        Args:
+            parts: of a batch, each worked on by a thread of its own.
+        """
         for fused in self._fused:
             fused.refresh()
         keep = torch.is_grad_enabled()
-        result: torch.Tensor = _Decoder.apply(self, packed, keep, *self.parameters)  # type: ignore[no-untyped-call]
+        result: torch.Tensor = _Decoder.apply(self, parts, keep, *self.parameters)  # type: ignore[no-untyped-call]
         return result
 
     def run(self, packed: Packed, *, keep: bool) -> tuple[torch.Tensor, list[Any], Rope]:
@@ -284,26 +174,53 @@ class Lean:
         return grad if lowest else _denormalise(grad, d, saved.x1, saved.scale1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What one part's way up left for its way down."""
+
+    packed: Packed
+    kept: list[Any]
+    rope: Rope
+    x: torch.Tensor  # float32 [answer tokens, width]
+    scale: torch.Tensor
+
+
 class _Decoder(torch.autograd.Function):
     """The decoder as one function of the adapter's weights."""
 
     @staticmethod
-    def forward(ctx: Any, lean: Lean, packed: Packed, keep: bool, *_parameters: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def forward(ctx: Any, lean: Lean, parts: Sequence[Packed], keep: bool, *_parameters: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
         """Keep what the layers kept."""
-        stream, kept, rope = lean.run(packed, keep=keep)
-        x, scale = lean.finish(stream)
-        ctx.state = (lean, packed, kept, rope, x, scale)
-        return x * lean.last_norm
+
+        def up(packed: Packed) -> _Pass:
+            stream, kept, rope = lean.run(packed, keep=keep)
+            return _Pass(packed, kept, rope, *lean.finish(stream))
+
+        ctx.lean, ctx.passes = lean, side_by_side(up, parts)
+        return torch.cat([one.x for one in ctx.passes]) * lean.last_norm
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
-        """Gradients of A and B, or None where they went to `grad_sample`."""
-        lean, packed, kept, rope, x, scale = ctx.state
+        """Gradients of A and B, or None where they went to `grad_sample`, where Opacus' optimiser looks for them."""
+        lean: Lean = ctx.lean
         wants_a = any(parameter.requires_grad for parameter in lean.parameters[::2])
-        sink = Sink(len(packed.answers), per_example=lean.per_example, wants_a=wants_a)
-        grad = _denormalise(torch.zeros_like(x), gradients[0] * lean.last_norm, x, scale)
-        lean.back(grad, kept, rope, packed, sink)
-        return (None, None, None, *(sink.gradients.get(id(parameter)) for parameter in lean.parameters))
+        slopes = torch.split(gradients[0] * lean.last_norm, [len(one.x) for one in ctx.passes])
+
+        def down(work: tuple[_Pass, torch.Tensor]) -> Sink:
+            one, slope = work
+            sink = Sink(len(one.packed.answers), per_example=lean.per_example, wants_a=wants_a)
+            grad = _denormalise(torch.zeros_like(one.x), slope, one.x, one.scale)
+            lean.back(grad, one.kept, one.rope, one.packed, sink)
+            return sink
+
+        sinks = side_by_side(down, list(zip(ctx.passes, slopes, strict=True)))
+        found = [total(sinks, parameter) for parameter in lean.parameters]
+        if not lean.per_example:
+            return (None, None, None, *found)
+        for parameter, gradient in zip(lean.parameters, found, strict=True):
+            if gradient is not None:
+                parameter.grad_sample = gradient
+        return (None,) * (3 + len(found))
 
 
 def _layer(layer: Any, own: str, under: str | None, dtype: torch.dtype, attention: Attention) -> Layer:  # noqa: ANN401
@@ -322,15 +239,6 @@ def _layer(layer: Any, own: str, under: str | None, dtype: torch.dtype, attentio
         fuse(up, mlp, layer.post_attention_layernorm), fuse(("down_proj",), mlp),
         layer.input_layernorm.variance_epsilon, norms, attention,
     )  # fmt: skip
-
-
-def _weight(layer: Any, under: str | None) -> torch.Tensor:  # noqa: ANN401
-    """A frozen weight with the adapter below folded in."""
-    weight: torch.Tensor = layer.base_layer.weight.detach()
-    if under is not None:
-        low, high = layer.lora_A[under].weight.detach(), layer.lora_B[under].weight.detach()
-        weight = weight + layer.scaling[under] * (high @ low)
-    return weight
 
 
 def _window(config: Any) -> int | None:  # noqa: ANN401

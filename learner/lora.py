@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.base import Base, Geometry, hidden_states
+from learner.base import FAMILY, Base, Geometry, hidden_states
 from learner.choice import all_log_probs, chosen_log_probs
 from learner.encode import Encoded, collate
 from learner.fast import fast_forward
-from learner.lean import FAMILY, Lean
-from learner.packed import pack
+from learner.lean import Lean
+from learner.packed import parts
 from learner.per_example import per_example_forward
 from store.errors import IntegrityError
 
@@ -93,8 +93,9 @@ class Attached:
         weight = self.base.model.get_output_embeddings().weight.detach() if self.head is None else self.head
         cap = getattr(self.base.model.config, "final_logit_softcapping", None)
         if self.lean is not None:
-            packed = pack(items)
-            return Answers(self.lean.hidden(packed), packed.targets, packed.weights, weight, cap)
+            cut = parts(items, torch.get_num_threads())
+            targets, weights = torch.cat([one.targets for one in cut]), torch.cat([one.weights for one in cut])
+            return Answers(self.lean.hidden(cut), targets, weights, weight, cap)
         batch = collate(items)
         hidden = hidden_states(self.base, batch.tokens).flatten(0, 1)[batch.at]
         return Answers(hidden, batch.targets, batch.weights, weight, cap)

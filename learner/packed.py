@@ -8,13 +8,16 @@ head at once. PyTorch's fused attention for CPUs is slower at these lengths, its
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 
 from learner.encode import Encoded
 
 _SHORTEST = 0.85  # of a group's longest sequence
+_PART = 256  # tokens that a part of a batch has at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,16 @@ class Packed:
     targets: torch.Tensor  # int64 [answer tokens]
     weights: torch.Tensor  # float32 [answer tokens]
     answers: tuple[Group, ...]  # the answers as rows of their own, one sequence each
+
+
+def parts(items: Sequence[Encoded], threads: int) -> list[Packed]:
+    """Cut a batch into as many parts as threads can work on, in its order and of about as many tokens each."""
+    lengths = np.array([len(item.tokens) for item in items])
+    whole = int(lengths.sum())
+    count = max(1, min(threads, whole // _PART))
+    middles = lengths.cumsum() - lengths / 2
+    chosen = iter((middles * count // whole).tolist())
+    return [pack(list(part)) for _, part in groupby(items, key=lambda _: next(chosen))]
 
 
 def pack(items: Sequence[Encoded]) -> Packed:

@@ -114,7 +114,7 @@ class _Watch:
                 self._last = (x, path)
             self.first[path] = self._last[1]
             if self._last[1] == path:
-                rows = x[self._mask]
+                rows = x[self._mask].float()
                 moment = rows.t() @ rows if rows.shape[1] <= WIDEST else rows.square().sum(0)
                 self.sums[path] = self.sums[path] + moment if path in self.sums else moment
 

@@ -21,21 +21,23 @@ import torch
 from bench.learner import shapes, steps
 from learner.base import Base
 from learner.encode import Encoded
+from learner.fast import fastest_dtype
 
 Key = TypeVar("Key")
 Shape = Callable[[torch.dtype], tuple[Base, list[Encoded]]]
 SHAPES: dict[str, Shape] = {"smol": shapes.smol, "embedded": shapes.embedded}
 TURNS = 15  # multiplications timed at once: the time of another thread is known to a tick of the system only
 KINDS = (torch.float32, torch.bfloat16)
+FAST = fastest_dtype()  # ours hold the base in it, as a device does
 PLAIN = {
     "PEFT float32": (torch.float32, steps.peft_plain),
     "PEFT bfloat16": (torch.bfloat16, steps.peft_plain),
-    "ours": (torch.float32, steps.ours),
+    "ours": (FAST, steps.ours),
 }
 PRIVATE = {
     "Opacus hooks": (torch.float32, steps.opacus_hooks),
     "Opacus ghost clipping": (torch.float32, steps.opacus_ghost),
-    "ours, private": (torch.float32, steps.ours_private),
+    "ours, private": (FAST, steps.ours_private),
 }
 WAYS = PLAIN | PRIVATE
 
@@ -118,7 +120,7 @@ def _report(name: str, threads: int, batch: tuple[Base, list[Encoded]], least: L
     print(f"{name}: {len(items)} examples, {tokens} tokens, {threads} thread(s); peak GFLOP/s: {speeds}")
     for way, seconds in least.seconds.items():
         mine = "ours" if way in PLAIN else "ours, private"
-        kind = base.fast_dtype if way == mine else WAYS[way][0]
+        kind = WAYS[way][0]
         line = f"  {way:22} {seconds:8.3f} s {tokens / seconds:7.0f} tokens/s {least.mebibytes[way]:6.0f} MiB"
         line += f" {work * least.gflop[kind] / seconds:5.0%} of peak"
         if way != mine and mine in least.seconds:

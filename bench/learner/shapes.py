@@ -1,12 +1,15 @@
 """What is trained on in the benchmark: the embedded model, and a random one of a common small shape."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from feedback.models import check_model, embedded_model, probe_pairs
-from learner.base import Base, geometry_of, load_base
+from learner.base import Base, condense, geometry_of, load_base
 from learner.encode import Encoded, encode_all
+from learner.fast import fastest_dtype
 from store.records import Example, Message
 
 LENGTHS = (60, 75, 88, 100, 118, 130, 149, 160)  # tokens of the random model's examples
@@ -20,7 +23,7 @@ def embedded(dtype: torch.dtype) -> tuple[Base, list[Encoded]]:
     pairs = probe_pairs(model.path)
     examples = [Example(messages=(Message("user", prompt),), answer=answer, rejected="") for prompt, answer in pairs]
     items = sorted(encode_all(base, examples, max_tokens=512), key=lambda item: len(item.tokens))
-    base.model.to(dtype)
+    condense(replace(base, fast_dtype=dtype))
     middle = len(items) // 2
     return base, items[middle - 64 : middle + 64 : 8]
 
@@ -33,7 +36,7 @@ def smol(dtype: torch.dtype) -> tuple[Base, list[Encoded]]:
     )  # fmt: skip
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).eval().requires_grad_(False).to(dtype)
-    base = Base(model, None, None, "", geometry_of(model, "llama"), 2, torch.bfloat16)  # type: ignore[arg-type]
+    base = Base(model, None, None, "", geometry_of(model, "llama"), 2, fastest_dtype())  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
     items = [
         Encoded(str(n), tuple(rng.integers(0, 49152, length).tolist()), length - ANSWER, (1 / ANSWER,) * ANSWER, False)

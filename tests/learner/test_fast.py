@@ -1,13 +1,16 @@
 """The faster step computes what PEFT's does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from feedback.models import ModelFile, probe_pairs
-from learner.base import Base, load_base
+from learner.base import Base, condense, load_base
 from learner.encode import Encoded, encode_all
 from learner.fitness import random_adapter
 from learner.lora import LoraSpec, attached
+from learner.packed import parts
 from tests.learner.conftest import example
 
 Found = tuple[torch.Tensor, dict[str, torch.Tensor]]  # log-probabilities, gradients
@@ -58,6 +61,40 @@ def test_bfloat16_errs_less_than_peft_in_bfloat16(base: Base, model: ModelFile, 
     rounded.model.to(torch.bfloat16)
     ours = _error(_step(base, items, torch.bfloat16, under=False), wanted)
     assert 0 < ours < _error(_step(rounded, items, None, under=False), wanted)
+
+
+def test_a_compact_base_errs_no_more_and_is_held_once(base: Base, model: ModelFile, items: list[Encoded]) -> None:
+    """Its matrices become views of the fused ones, with the same values."""
+    wanted = _step(base, items, None, under=False)
+    compact = load_base(model)
+    condense(replace(compact, fast_dtype=torch.bfloat16))
+    before = [parameter.clone() for parameter in compact.model.parameters()]
+    ours = _error(_step(compact, items, torch.bfloat16, under=False), wanted)
+    assert 0 < ours < 1.2 * _error(_step(base, items, torch.bfloat16, under=False), wanted)
+    assert all(torch.equal(one, two) for one, two in zip(compact.model.parameters(), before, strict=True))
+    with attached(compact, LoraSpec()) as held:
+        held.hasten(torch.bfloat16)
+        attention = compact.model.get_decoder().layers[0].self_attn
+        storages = {one.base_layer.weight.untyped_storage().data_ptr() for one in (attention.q_proj, attention.v_proj)}
+        assert len(storages) == 1
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
+    base: Base, items: list[Encoded], per_example: bool
+) -> None:
+    """Each of two threads goes through its part; summed or example by example, it is the same."""
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        assert len(parts(items, threads)) == threads
+        with attached(base, LoraSpec(freeze_a=per_example), start=random_adapter(base)) as held:
+            held.per_example() if per_example else held.hasten(torch.float32)
+            answers = held.answers(items)
+            (answers.log_probs()[:, 0] * answers.weights).sum().backward()  # type: ignore[no-untyped-call]
+            found.append([p.grad_sample if per_example else p.grad for p in held.parameters()])
+    torch.set_num_threads(1)
+    assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(*found, strict=True))
 
 
 def test_items_come_back_in_their_order(base: Base, items: list[Encoded]) -> None:
