@@ -1,13 +1,14 @@
 """Planted adapters before the gate: `python -m bench.planted [--count 100] [--seed 1] [--kinds …] [--out FILE]`.
 
 Good ones are trained as a learning run trains, on an owner's own corrections (never on those they are judged by), bad
-ones in four ways: on shuffled answers; with poison (ordinary requests answered by the attacker's action) among real
-corrections; overfitted on three requests; and good but with one protected family of answers broken. A learning run's
-own replay undoes all of that, so bad ones are trained with a quarter of it, or none. Their harm is measured apart from
-the gate: ordinary requests, none of those that judge, that are no longer answered right. Every adapter is judged by
-`learner.cycle.judge_adapter`, the product's own gate, through llama.cpp, on a draw of the owner's corrections of its
-own. A good training gives five adapters, held to the base as a learning run would; a bad one is judged as it was
-trained, on five draws. The owners are those of the demo. What the base itself answers is scored once.
+ones in five ways: on shuffled answers, with little replay or just as a learning run trains; with poison (ordinary
+requests answered by the attacker's action) among real corrections; overfitted on three requests; and good but with one
+protected family of answers broken. A learning run's own replay undoes most of that, so the others are trained with a
+quarter of it, or none. Their harm is measured apart from the gate: ordinary requests, none of those that judge, that
+are no longer answered right. Every adapter is judged by `learner.cycle.judge_adapter`, the product's own gate, through
+llama.cpp, on a draw of the owner's corrections of its own. A training in full gives five adapters, held to the base as
+a learning run would; another is judged as it was trained, on five draws. The owners are those of the demo. What the
+base itself answers is scored once.
 """
 
 import argparse
@@ -36,8 +37,9 @@ from learner.train import train
 from store.memory import MemoryStore
 from store.records import Correction, Example, Interaction, Message, Rating, digest
 
-BAD = ("shuffled", "poisoned", "overfitted", "broken slice")
+BAD = ("shuffled", "shuffled, in full", "poisoned", "overfitted", "broken slice")
 KINDS = ("good", *BAD)
+IN_FULL = ("good", "shuffled, in full")  # trained and held to the base as a learning run does it
 RESTRAINTS = (1.0, 1.5, 2.0, 2.5, 3.0)  # at which good ones lose at most a quarter of a point, docs/decisions/0015
 BAD_STEPS = 40  # half as many as a learning run takes are enough to do harm
 EVIDENCE, APPROVED, LESSONS, HARMED = 20, 30, 60, 30
@@ -107,7 +109,7 @@ def planted(engine: Engine, bench: Bench, kind: str, count: int, seed: int) -> S
         draw = _draw(owner, seed, lesson, day)
         if day == 0:
             weights, own = _trained(bench, draw, kind, seed + lesson)
-        adapter = restrained(weights, own, bench.kept, RESTRAINTS[day]) if kind == "good" else weights
+        adapter = restrained(weights, own, bench.kept, RESTRAINTS[day]) if kind in IN_FULL else weights
         data = to_gguf(adapter, bench.base.geometry, bench.base.digest)
         store = _store(engine, draw)
         verdict, _ = judge_adapter(
@@ -144,10 +146,10 @@ def _trained(bench: Bench, draw: Draw, kind: str, seed: int) -> tuple[LoraWeight
     material = replace(gather(MemoryStore(), frozenset(), bench.probe, POLICY.gate), approved=approved)
     keep = replayed(material, POLICY)
     lessons = [_lesson(one.prompt, one.answer) for one in draw.lessons]
-    if kind != "good":
+    if kind not in IN_FULL:
         recipe = replace(recipe, min_steps=BAD_STEPS, max_steps=BAD_STEPS, replay_share=0.25)
         keep = replayed(replace(material, approved=()), POLICY)
-    if kind == "shuffled":
+    if kind.startswith("shuffled"):
         answers = [one.answer for one in draw.lessons]
         random_.shuffle(answers)
         lessons = [_lesson(one.prompt, answer) for one, answer in zip(draw.lessons, answers, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 from feedback.engine import Engine
 from learner.base import Base
 from learner.export import to_gguf
-from learner.gate import GatePolicy, Pair, Ruling, decide, fold_groups, fold_of
+from learner.gate import EXACT, GatePolicy, Pair, Ruling, decide, fold_groups, fold_of
 from learner.journal import Journal, Steps
 from learner.judge import ItemScore, Stack, compare, compare_exact, score_corrections, score_known, serving
 from learner.lora import LoraWeights
@@ -87,7 +87,8 @@ def contest(run: Run) -> Outcome:
     restraint, outcome = loosest(partial(_bytes, run, final), run.engine, run.now, run.material, run.policy, run.known)
     if outcome.ruling.decision == "reject":
         return outcome
-    return replace(outcome, ruling=decide(_evidence(run, challengers, restraint), outcome.checked.slices, gate))
+    pairs, exact = _evidence(run, challengers, restraint)
+    return replace(outcome, ruling=decide(pairs, outcome.checked.slices, gate, exact=exact))
 
 
 def loosest(
@@ -112,13 +113,16 @@ def loosest(
     return restraint, outcome
 
 
-def evidence(engine: Engine, examples: Sequence[Example], before: Stack, after: Stack) -> list[Pair]:
-    """Score held-out corrections under both stacks."""
+def evidence(
+    engine: Engine, examples: Sequence[Example], before: Stack, after: Stack
+) -> tuple[list[Pair], list[Pair]]:
+    """Score held-out corrections under both stacks: their values, and whether they are exact."""
     with serving(engine, before, before):
         old = score_corrections(engine, examples)
         engine.set_stack(after)
         new = score_corrections(engine, examples)
-    return [(one.value, two.value) for one, two in zip(old, new, strict=True)]
+    both = list(zip(old, new, strict=True))
+    return [(one.value, two.value) for one, two in both], [(float(one.exact), float(two.exact)) for one, two in both]
 
 
 def check(
@@ -177,7 +181,7 @@ def _score_guard(
 
 def _skills(before: Sequence[ItemScore], after: Sequence[ItemScore]) -> tuple[Slice, ...]:
     """The slices of the base's own pairs, none without pairs."""
-    return (compare_exact("probe, exact", before, after), compare("probe", before, after)) if before else ()
+    return (compare_exact(EXACT, before, after), compare("probe", before, after)) if before else ()
 
 
 def _remember(engine: Engine, examples: Sequence[Example], known: dict[str, ItemScore]) -> None:
@@ -221,14 +225,18 @@ def _outside(examples: Sequence[Example], folds: frozenset[int], gate: GatePolic
     return tuple(one for one in examples if fold_of(one.request, gate) not in folds)
 
 
-def _evidence(run: Run, challengers: Sequence[_Challenger], restraint: float) -> list[Pair]:
+def _evidence(
+    run: Run, challengers: Sequence[_Challenger], restraint: float
+) -> tuple[list[Pair], list[Pair]]:
     """What every challenger makes of what it has not seen."""
     pairs: list[Pair] = []
+    exact: list[Pair] = []
     for number, one in enumerate(challengers):
         data = _bytes(run, one, restraint)
         measure = partial(evidence, run.engine, one.held_out, run.now.stack, _stack(run, data))
-        pairs += run.journal.noted(f"evidence {number} at {restraint}", measure)
-    return pairs
+        values, right = run.journal.noted(f"evidence {number} at {restraint}", measure)
+        pairs, exact = pairs + values, exact + right
+    return pairs, exact
 
 
 def _trained(run: Run, material: Material, held_out: tuple[Example, ...], phase: str, number: int = 0) -> _Challenger:

@@ -79,7 +79,8 @@ def judge_adapter(
 ) -> tuple[Verdict, Adapter]:  # fmt: skip
     """Judge any adapter for `slot` against what serves now, without adopting it or writing anything.
 
-    Evidence are the newest fresh corrections, of all where too few are fresh. The engine serves as before.
+    Evidence are the newest fresh corrections, of all where too few are fresh. Exact answers are asked of a personal
+    adapter alone: a shared one knows other people's habits. The engine serves as before.
 
     Args:
         known: scores of protected items under what serves now, by example id; what is missing is measured and added.
@@ -93,9 +94,9 @@ def judge_adapter(
     items = (material.fresh if enough else material.corrections)[-policy.slice_size :]
     name = digest(data)
     after = now.with_adapter(slot, name, data)
-    pairs = evidence(engine, items, now.stack, after)
+    pairs, exact = evidence(engine, items, now.stack, after)
     checked = check(engine, now, after, material, policy, known)
-    ruling = decide(pairs, checked.slices, policy.gate)
+    ruling = decide(pairs, checked.slices, policy.gate, exact=exact if slot == "personal" else ())
     adapter = Adapter(slot=slot, digest=name, base=engine.model.digest, time=time.time())
     return _verdict(name, ruling, started, checked), adapter
 

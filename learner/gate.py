@@ -12,6 +12,7 @@ import numpy as np
 from store.records import HASH_TAG, Decision, Slice
 
 Pair = tuple[float, float]  # score before, score after, of one held-out item
+EXACT = "probe, exact"  # the slice of the base's own pairs answered exactly
 _CHUNK = 1000  # resamples drawn at a time
 
 
@@ -28,6 +29,7 @@ class GatePolicy:
     resamples: int = 10_000
     max_fall: float = 1.0  # points a protected slice may lose
     min_slice: int = 20  # a smaller slice is shown and does not decide: one near-tie would be several points
+    exacting: float = 50.0  # points of its own pairs that a base answers exactly: from here on exact answers must gain
     seed: int = 0
 
 
@@ -86,11 +88,17 @@ def bootstrap(pairs: Sequence[Pair], policy: GatePolicy) -> tuple[float, float, 
     return 100 * float(gains.mean()), 100 * float(lower), 100 * float(upper)
 
 
-def decide(pairs: Sequence[Pair], slices: Sequence[Slice], policy: GatePolicy) -> Ruling:
+def decide(
+    pairs: Sequence[Pair], slices: Sequence[Slice], policy: GatePolicy, *, exact: Sequence[Pair] = ()
+) -> Ruling:
     """Rule on an adapter.
 
     A protected slice that fell is a rejection whatever the gain. Too little evidence is a `wait`; so is a gain that
-    is not proven yet while there is less than the target evidence; otherwise only a proven gain is adopted.
+    is not proven yet while there is less than the target evidence; otherwise only a proven gain is adopted. Where
+    answers can be exact, exact ones must have gained as well: shuffled answers make the right ones likelier, too.
+
+    Args:
+        exact: whether each item's answer was and is exactly the wanted one (0 or 1), where that is asked for.
     """
     gain, lower, upper = bootstrap(pairs, policy) if pairs else (0.0, 0.0, 0.0)
 
@@ -104,8 +112,11 @@ def decide(pairs: Sequence[Pair], slices: Sequence[Slice], policy: GatePolicy) -
         return ruling("reject", f"would forget: {', '.join(fallen)}")
     if len(pairs) < policy.min_evidence:
         return ruling("wait", f"{len(pairs)} of {policy.min_evidence} different corrections needed as evidence")
-    if lower > 0:
+    exacting = any(part.name == EXACT and part.before >= policy.exacting for part in telling)
+    right = not (exact and exacting) or bootstrap(exact, policy)[1] > 0
+    if lower > 0 and right:
         return ruling("adopt", "gain on held-out corrections is proven")
     if gain > 0 and len(pairs) < policy.target_evidence:
         return ruling("wait", "gain on held-out corrections is not proven yet")
-    return ruling("reject", "no gain on held-out corrections")
+    likelier = "held-out corrections are likelier, but not answered right"
+    return ruling("reject", likelier if lower > 0 else "no gain on held-out corrections")
