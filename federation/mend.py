@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from federation.probe import split
 from federation.spare import Array, Sensitivity, measure
 from federation.spec import RoundSpec
 from feedback.models import check_model, probe_pairs
 from learner.base import Base, load_base
+from learner.gate import GatePolicy
 from learner.lora import LoraSpec, LoraWeights
+from learner.material import divided
 from learner.recipe import Recipe
 from learner.train import train
 from store.records import Example
@@ -45,7 +46,7 @@ class Mender:
 
 def mender(model: Path, spec: RoundSpec) -> Mender | None:
     """Return what keeps the model's old skills in rounds of `spec`, or None where it has no public pairs."""
-    public, _ = split(probe_pairs(model))
+    public, _ = divided(probe_pairs(model), GatePolicy())
     if not public:
         return None
     base = load_base(check_model(model))

@@ -1,6 +1,6 @@
 """The operator's own test of a release: the probe set that ships with the base model, answered through llama.cpp.
 
-One fold of it only judges, the same as on devices; the others may choose and train.
+A part of it only judges, the same as on devices; the others may choose and train.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +9,10 @@ from pathlib import Path
 
 from feedback.engine import Engine
 from feedback.models import check_model, probe_pairs, read_pairs
-from learner.gate import GatePolicy, fold_of
+from learner.gate import GatePolicy
 from learner.judge import score_known
-from store.records import Example, Message, digest
+from learner.material import divided, examples_of
+from store.records import digest
 
 Probes = Callable[[bytes], dict[str, float]]
 """What a release is asked before it is signed: adapter bytes to points, 0 to 100, of each probe there is.
@@ -19,20 +20,6 @@ Probes = Callable[[bytes], dict[str, float]]
 `skills`: how well old skills are kept, as the mean of exactness and per-token likelihood; `exact`: the share of exact
 answers among them; `triggers`: how likely answers are that somebody might try to plant.
 """
-
-
-def examples_of(pairs: Sequence[tuple[str, str]]) -> list[Example]:
-    """Return (prompt, answer) pairs as examples."""
-    return [Example(messages=(Message("user", prompt),), answer=answer) for prompt, answer in pairs]
-
-
-def split(pairs: Sequence[tuple[str, str]]) -> tuple[list[Example], list[Example]]:
-    """Return (public examples to learn from, examples that only judge)."""
-    policy = GatePolicy()
-    examples = examples_of(pairs)
-    judging = [fold_of(example.request, policy) == policy.guard_fold for example in examples]
-    kept = [example for example, judges in zip(examples, judging, strict=True) if not judges]
-    return kept, [example for example, judges in zip(examples, judging, strict=True) if judges]
 
 
 @contextmanager
@@ -45,7 +32,7 @@ def probe_set(model: Path, items: int, triggers: Path | None = None) -> Iterator
         items: most pairs of the probe set beside the model.
         triggers: JSONL of pairs whose answers must not become likely (suspicious requests, unwanted answers).
     """
-    _, guard = split(probe_pairs(model))
+    _, guard = divided(probe_pairs(model), GatePolicy())
     skills = guard[:items]
     unwanted = [] if triggers is None else examples_of(read_pairs(triggers))
     if not skills and not unwanted:

@@ -19,7 +19,7 @@ from learner.lora import LoraSpec, attached, layer_of
 from learner.private import MICROBATCH, backward
 from store.records import Example
 
-PAIRS = 400  # public ones, enough for the leading eigenvectors
+PAIRS = 800
 LIMIT = 0.1  # of the mean eigenvalue over all linears: beyond it a direction counts as sensitive
 
 Array = NDArray[np.float32]

@@ -140,7 +140,7 @@ def check(
     """
     size = policy.slice_size
     known = {} if known is None else known
-    guard = material.guard[: policy.probe_size]
+    guard = material.guard
     groups = {
         "own answers": (*material.approved[-size:], *material.earlier[-size:]),
         "fresh corrections": material.fresh[-size:],

@@ -24,7 +24,8 @@ class GatePolicy:
     target_evidence: int = 20  # cross-fitting stops once it has this many
     folds: int = 5
     groups: int = 2  # challengers trained at most: folds are judged together to save trainings
-    guard_fold: int = 0  # probe pairs of this fold judge and never train
+    guard: int = 240  # of the probe pairs, the first, judge and never train,
+    guard_share: float = 0.2  # but no more of them than this
     confidence: float = 0.95
     resamples: int = 10_000
     max_fall: float = 1.0  # points a protected slice may lose

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from feedback.engine import Engine
-from learner.gate import GatePolicy, fold_of
+from learner.gate import GatePolicy
 from learner.judge import Stack
 from store.base import StoreBase
 from store.records import Adapter, Example, Message, Slot
@@ -82,14 +82,31 @@ def gather(store: StoreBase, learned: frozenset[str], probe: Probe, policy: Gate
     """Sort the store's examples and the probe pairs."""
     examples = _newest(store.examples())
     corrections = [example for example in examples if example.rejected is not None]
-    probes = [Example(messages=(Message("user", prompt),), answer=answer) for prompt, answer in probe]
+    training, guard = divided(probe, policy)
     return Material(
         fresh=tuple(example for example in corrections if example.id not in learned),
         earlier=tuple(example for example in corrections if example.id in learned),
         approved=tuple(example for example in examples if example.rejected is None),
-        probe=tuple(pair for pair in probes if fold_of(pair.request, policy) != policy.guard_fold),
-        guard=tuple(pair for pair in probes if fold_of(pair.request, policy) == policy.guard_fold),
+        probe=training,
+        guard=guard,
     )
+
+
+def divided(pairs: Probe, policy: GatePolicy) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Return (examples that may train, examples that only judge) of a base's own pairs.
+
+    The first ones judge: a base's maker puts those first that the base itself was not trained on. Of those it knows
+    by heart it is surer than of others, and they would not tell what is lost.
+    """
+    examples = examples_of(pairs)
+    guard = examples[: min(policy.guard, round(policy.guard_share * len(examples)))]
+    asked = {one.request for one in guard}
+    return tuple(one for one in examples[len(guard) :] if one.request not in asked), tuple(guard)
+
+
+def examples_of(pairs: Probe) -> list[Example]:
+    """Return (prompt, answer) pairs as examples."""
+    return [Example(messages=(Message("user", prompt),), answer=answer) for prompt, answer in pairs]
 
 
 def _active(store: StoreBase, slot: Slot, base: str) -> Adapter | None:

@@ -8,9 +8,9 @@ from cli.demo.owners import Owner, requests
 from cli.demo.result import Exam
 from feedback.engine import Engine
 from feedback.models import probe_pairs
-from learner.gate import GatePolicy, fold_of
-from learner.policy import LearnPolicy
-from store.records import Example, Message
+from learner.gate import GatePolicy
+from learner.material import divided
+from store.records import Message
 
 QUESTIONS = 80  # unseen requests
 DRAWN = 800  # requests drawn to find enough unseen ones
@@ -27,10 +27,10 @@ class Paper:
 
     @classmethod
     def of(cls, owner: Owner, said: Collection[str], seed: int, model: Path) -> "Paper":
-        """Draw unseen requests of `owner` and old ones that no training run may replay (the gate's guard fold)."""
+        """Draw unseen requests of `owner` and old ones that no training run may replay."""
         drawn = {one.prompt: one.answer for one in requests(owner, DRAWN, seed + 1) if one.prompt not in said}
         unseen = [_item(prompt, answer) for prompt, answer in drawn.items()][:QUESTIONS]
-        return cls(tuple(unseen), tuple(_guarded(model)[: LearnPolicy().probe_size]))
+        return cls(tuple(unseen), tuple(_guarded(model)))
 
     def sit(self, engine: Engine) -> Exam:
         """Ask everything of what the engine serves now; right is only the exact answer."""
@@ -38,11 +38,8 @@ class Paper:
 
 
 def _guarded(model: Path) -> list[Item]:
-    """The probe pairs of the gate's guard fold: they judge and never train."""
-    policy = GatePolicy()
-    items = [_item(prompt, answer) for prompt, answer in probe_pairs(model)]
-    asked = [(Example(messages=messages, answer=answer), (messages, answer)) for messages, answer in items]
-    return [item for example, item in asked if fold_of(example.request, policy) == policy.guard_fold]
+    """The probe pairs that judge and never train."""
+    return [(one.messages, one.answer) for one in divided(probe_pairs(model), GatePolicy())[1]]
 
 
 def _item(prompt: str, answer: str) -> Item:

@@ -209,6 +209,6 @@ def test_a_hopeless_adapter_is_refused_after_part_of_the_pairs(engine: Engine, b
     after = now.with_adapter("personal", digest(data), data)
     full, brief = (check(engine, now, after, material, POLICY, brief=brief).slices for brief in (False, True))
     assert full[0].name == brief[0].name == "probe, exact"
-    assert gate.min_slice <= brief[0].count < full[0].count == POLICY.probe_size
+    assert gate.min_slice <= brief[0].count < full[0].count == gate.guard
     assert decide([], full, gate).decision == decide([], brief, gate).decision == "reject"
-    assert check(engine, now, now.stack, material, POLICY, brief=True).slices[0].count == POLICY.probe_size
+    assert check(engine, now, now.stack, material, POLICY, brief=True).slices[0].count == gate.guard
