@@ -40,6 +40,7 @@ SECRET_BYTES = 32
 
 # order, its secret, the release to start from, what to expect, the key that signs, where admitted updates go -> counts
 Collector = Callable[[Order, bytes, Release, Expected, Ed25519PrivateKey, Aggregate], Tally]
+ROUNDING = 1e-6  # of points
 SHARES = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # of a round, tried in turn until no skill is lost; the probe set is public
 
 
@@ -235,11 +236,12 @@ class Operator:
 
         Of the skills' points the plan's tolerance may be lost, of exact answers what a device's gate lets go, since
         what loses more is adopted nowhere; both spread over the rounds like the privacy budget: a late one has room.
+        Never less than one pair of the probe set: a first round that may lose none brings next to nothing.
         """
         lost = {name: points - asked[name] for name, points in floor.items()}
-        part = min(1.0, number / self.plan.spread)
+        part, least = min(1.0, number / self.plan.spread), 100.0 / max(1, self.plan.probe_items) + ROUNDING
         limits = {"skills": self.plan.probe_tolerance, "exact": GatePolicy().max_fall}
-        if any(lost.get(name, 0.0) > part * limit for name, limit in limits.items()):
+        if any(lost.get(name, 0.0) > max(least, part * limit) for name, limit in limits.items()):
             return "not_signed_off"
         if -lost.get("triggers", 0.0) > self.plan.trigger_tolerance:
             return "triggered"

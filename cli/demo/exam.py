@@ -12,7 +12,8 @@ from learner.gate import GatePolicy
 from learner.material import divided
 from store.records import Message
 
-QUESTIONS = 80  # unseen requests
+QUESTIONS = 80  # unseen requests of an owner
+NEWCOMERS_QUESTIONS = 200  # one person instead of eight: more of them, to tell a small gain from none
 DRAWN = 800  # requests drawn to find enough unseen ones
 
 Item = tuple[tuple[Message, ...], str]
@@ -26,10 +27,12 @@ class Paper:
     old: tuple[Item, ...]
 
     @classmethod
-    def of(cls, owner: Owner, said: Collection[str], seed: int, model: Path) -> "Paper":
+    def of(
+        cls, owner: Owner, said: Collection[str], seed: int, model: Path, questions: int = QUESTIONS
+    ) -> "Paper":
         """Draw unseen requests of `owner` and old ones that no training run may replay."""
         drawn = {one.prompt: one.answer for one in requests(owner, DRAWN, seed + 1) if one.prompt not in said}
-        unseen = [_item(prompt, answer) for prompt, answer in drawn.items()][:QUESTIONS]
+        unseen = [_item(prompt, answer) for prompt, answer in drawn.items()][:questions]
         return cls(tuple(unseen), tuple(_guarded(model)))
 
     def sit(self, engine: Engine) -> Exam:

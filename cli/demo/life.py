@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from cli.demo.exam import Paper
+from cli.demo.exam import NEWCOMERS_QUESTIONS, Paper
 from cli.demo.owners import Owner, Request, requests
 from cli.demo.result import Arrival, Exam, Life, Reception
 from federation import membership
@@ -158,14 +158,15 @@ def _arrival(store: StoreBase, engine: Engine, seat: Seat, delivery: Delivery, s
     """A newcomer's first days, and what the shared adapter makes of them."""
     seed = delivery.shift.seed
     spoken = requests(seat.owner, FIRST_DAYS, seed)
-    paper = Paper.of(seat.owner, {one.prompt for one in spoken}, seed, engine.model.path)
+    said = {one.prompt for one in spoken}
+    paper = Paper.of(seat.owner, said, seed, engine.model.path, NEWCOMERS_QUESTIONS)
     engine.set_stack(())
     before = paper.sit(engine)
-    said = _talk(store, engine, spoken, say)
+    talked = _talk(store, engine, spoken, say)
     membership.join(seat.membership, release_key=delivery.fleet_key, base=engine.model.digest)
     reception = _reception(store, engine, seat, paper, before, delivery)
     say("done")
-    return Arrival(seat.owner.name, said, store.count(Correction), before, reception)
+    return Arrival(seat.owner.name, talked, store.count(Correction), before, reception)
 
 
 def _talk(store: StoreBase, engine: Engine, spoken: Sequence[Request], say: Say) -> tuple[str, ...]:
