@@ -195,7 +195,8 @@ class Wiring:
         from learner.policy import LearnPolicy
         from learner.worker import run_in_child
 
-        self._tell(run_in_child(self._session.home, self._keys, self._engine.model.path, LearnPolicy()))
+        policy = LearnPolicy(protect_base=self._session.config.learner.protect_base)
+        self._tell(run_in_child(self._session.home, self._keys, self._engine.model.path, policy))
 
     def _tell(self, news: "News") -> None:
         """Remember how the last run ended; what the learner waits for is in its published state."""

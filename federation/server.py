@@ -239,9 +239,9 @@ class Operator:
         Never less than one pair of the probe set: a first round that may lose none brings next to nothing.
         """
         lost = {name: points - asked[name] for name, points in floor.items()}
-        part, least = min(1.0, number / self.plan.spread), 100.0 / max(1, self.plan.probe_items) + ROUNDING
+        part, least = min(1.0, number / self.plan.spread), asked.get("one", 0.0) + ROUNDING
         limits = {"skills": self.plan.probe_tolerance, "exact": GatePolicy().max_fall}
-        if any(lost.get(name, 0.0) > max(least, part * limit) for name, limit in limits.items()):
+        if any(lost.get(name, 0.0) > min(limit, max(least, part * limit)) for name, limit in limits.items()):
             return "not_signed_off"
         if -lost.get("triggers", 0.0) > self.plan.trigger_tolerance:
             return "triggered"

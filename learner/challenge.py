@@ -12,7 +12,7 @@ import numpy as np
 from feedback.engine import Engine
 from learner.base import Base
 from learner.export import to_gguf
-from learner.gate import EXACT, GatePolicy, Pair, Ruling, decide, fold_groups, fold_of
+from learner.gate import GatePolicy, Learned, Pair, Ruling, decide, fold_groups, fold_of
 from learner.journal import Journal, Steps
 from learner.judge import ItemScore, Stack, compare, compare_exact, score_corrections, score_known, serving
 from learner.lora import LoraWeights
@@ -87,8 +87,8 @@ def contest(run: Run) -> Outcome:
     restraint, outcome = loosest(partial(_bytes, run, final), run.engine, run.now, run.material, run.policy, run.known)
     if outcome.ruling.decision == "reject":
         return outcome
-    pairs, exact = _evidence(run, challengers, restraint)
-    return replace(outcome, ruling=decide(pairs, outcome.checked.slices, gate, exact=exact))
+    pairs, learned = _evidence(run, challengers, restraint)
+    return replace(outcome, ruling=decide(pairs, outcome.checked.slices, gate, learned=learned))
 
 
 def loosest(
@@ -115,14 +115,27 @@ def loosest(
 
 def evidence(
     engine: Engine, examples: Sequence[Example], before: Stack, after: Stack
-) -> tuple[list[Pair], list[Pair]]:
-    """Score held-out corrections under both stacks: their values, and whether they are exact."""
+) -> tuple[list[Pair], list[Pair], list[Pair]]:
+    """Score held-out corrections under both stacks: values, exact answers, and gains of right and wrong answers."""
+    wrong = {at: other for at, one in enumerate(examples) if (other := _another(one, examples, at))}
     with serving(engine, before, before):
-        old = score_corrections(engine, examples)
+        old, old_wrong = score_corrections(engine, examples), score_known(engine, list(wrong.values()))
         engine.set_stack(after)
-        new = score_corrections(engine, examples)
+        new, new_wrong = score_corrections(engine, examples), score_known(engine, list(wrong.values()))
     both = list(zip(old, new, strict=True))
-    return [(one.value, two.value) for one, two in both], [(float(one.exact), float(two.exact)) for one, two in both]
+    gains = [two.likelihood - one.likelihood for one, two in both]
+    wrong_gains = [two.likelihood - one.likelihood for one, two in zip(old_wrong, new_wrong, strict=True)]
+    return (
+        [(one.value, two.value) for one, two in both],
+        [(float(one.exact), float(two.exact)) for one, two in both],
+        list(zip((gains[at] for at in wrong), wrong_gains, strict=True)),
+    )
+
+
+def _another(one: Example, examples: Sequence[Example], at: int) -> Example | None:
+    """The request of `one`, which stands at `at`, with the next answer that differs; None where all are the same."""
+    others = (*examples[at + 1 :], *examples[:at])
+    return next((replace(one, answer=other.answer) for other in others if other.answer != one.answer), None)
 
 
 def check(
@@ -181,7 +194,7 @@ def _score_guard(
 
 def _skills(before: Sequence[ItemScore], after: Sequence[ItemScore]) -> tuple[Slice, ...]:
     """The slices of the base's own pairs, none without pairs."""
-    return (compare_exact(EXACT, before, after), compare("probe", before, after)) if before else ()
+    return (compare_exact("probe, exact", before, after), compare("probe", before, after)) if before else ()
 
 
 def _remember(engine: Engine, examples: Sequence[Example], known: dict[str, ItemScore]) -> None:
@@ -225,18 +238,15 @@ def _outside(examples: Sequence[Example], folds: frozenset[int], gate: GatePolic
     return tuple(one for one in examples if fold_of(one.request, gate) not in folds)
 
 
-def _evidence(
-    run: Run, challengers: Sequence[_Challenger], restraint: float
-) -> tuple[list[Pair], list[Pair]]:
+def _evidence(run: Run, challengers: Sequence[_Challenger], restraint: float) -> tuple[list[Pair], Learned]:
     """What every challenger makes of what it has not seen."""
-    pairs: list[Pair] = []
-    exact: list[Pair] = []
+    found: tuple[list[Pair], list[Pair], list[Pair]] = ([], [], [])
     for number, one in enumerate(challengers):
-        data = _bytes(run, one, restraint)
-        measure = partial(evidence, run.engine, one.held_out, run.now.stack, _stack(run, data))
-        values, right = run.journal.noted(f"evidence {number} at {restraint}", measure)
-        pairs, exact = pairs + values, exact + right
-    return pairs, exact
+        after = _stack(run, _bytes(run, one, restraint))
+        measure = partial(evidence, run.engine, one.held_out, run.now.stack, after)
+        for kind, part in zip(found, run.journal.noted(f"held out {number} at {restraint}", measure), strict=True):
+            kind.extend(part)
+    return found[0], Learned(*found[1:])
 
 
 def _trained(run: Run, material: Material, held_out: tuple[Example, ...], phase: str, number: int = 0) -> _Challenger:

@@ -18,7 +18,7 @@ from feedback.engine import Engine
 from learner.base import Base, load_base
 from learner.challenge import Checked, Run, check, contest, evidence, held, replayed
 from learner.export import from_gguf
-from learner.gate import Ruling, decide
+from learner.gate import Learned, Ruling, decide
 from learner.journal import Journal
 from learner.judge import ItemScore, serving
 from learner.lora import LoraSpec, LoraWeights, fresh
@@ -79,8 +79,8 @@ def judge_adapter(
 ) -> tuple[Verdict, Adapter]:  # fmt: skip
     """Judge any adapter for `slot` against what serves now, without adopting it or writing anything.
 
-    Evidence are the newest fresh corrections, of all where too few are fresh. Exact answers are asked of a personal
-    adapter alone: a shared one knows other people's habits. The engine serves as before.
+    Evidence are the newest fresh corrections, of all where too few are fresh. A personal
+    adapter must have learned them specifically; a shared one knows other people's habits. The engine serves as before.
 
     Args:
         known: scores of protected items under what serves now, by example id; what is missing is measured and added.
@@ -94,9 +94,9 @@ def judge_adapter(
     items = (material.fresh if enough else material.corrections)[-policy.slice_size :]
     name = digest(data)
     after = now.with_adapter(slot, name, data)
-    pairs, exact = evidence(engine, items, now.stack, after)
+    pairs, *rest = evidence(engine, items, now.stack, after)
     checked = check(engine, now, after, material, policy, known)
-    ruling = decide(pairs, checked.slices, policy.gate, exact=exact if slot == "personal" else ())
+    ruling = decide(pairs, checked.slices, policy.gate, learned=Learned(*rest) if slot == "personal" else None)
     adapter = Adapter(slot=slot, digest=name, base=engine.model.digest, time=time.time())
     return _verdict(name, ruling, started, checked), adapter
 

@@ -94,7 +94,7 @@ def side_by_side(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[
     threads = torch.get_num_threads()
 
     def alone(part: Part) -> Result:
-        torch.set_num_threads(threads // len(parts))
+        torch.set_num_threads(max(1, threads // len(parts)))
         with torch.no_grad():
             return work(part)
 

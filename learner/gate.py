@@ -12,7 +12,6 @@ import numpy as np
 from store.records import HASH_TAG, Decision, Slice
 
 Pair = tuple[float, float]  # score before, score after, of one held-out item
-EXACT = "probe, exact"  # the slice of the base's own pairs answered exactly
 _CHUNK = 1000  # resamples drawn at a time
 
 
@@ -30,8 +29,29 @@ class GatePolicy:
     resamples: int = 10_000
     max_fall: float = 1.0  # points a protected slice may lose
     min_slice: int = 20  # a smaller slice is shown and does not decide: one near-tie would be several points
-    exacting: float = 50.0  # points of its own pairs that a base answers exactly: from here on exact answers must gain
+    contrast: float = 3.0  # times what wrong answers gain, right ones must gain, or be exact
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Whether held-out corrections were learned, or only the look of their answers.
+
+    Attributes:
+        exact: whether each answer was and is exactly the wanted one, 0 or 1.
+        apart: what each right answer gained in likelihood, and what another item's answer gained in its place.
+    """
+
+    exact: Sequence[Pair]
+    apart: Sequence[Pair]
+
+    def specific(self, policy: GatePolicy) -> bool:
+        """Right answers gained several times what wrong ones did, or more of them are exact, proven.
+
+        Answers that are nearly alike gain together, so that exact ones must be able to speak for themselves.
+        """
+        told = [right - policy.contrast * wrong for right, wrong in self.apart]
+        return not told or float(np.mean(told)) > 0 or bootstrap(self.exact, policy)[1] > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +110,16 @@ def bootstrap(pairs: Sequence[Pair], policy: GatePolicy) -> tuple[float, float, 
 
 
 def decide(
-    pairs: Sequence[Pair], slices: Sequence[Slice], policy: GatePolicy, *, exact: Sequence[Pair] = ()
+    pairs: Sequence[Pair], slices: Sequence[Slice], policy: GatePolicy, *, learned: Learned | None = None
 ) -> Ruling:
     """Rule on an adapter.
 
     A protected slice that fell is a rejection whatever the gain. Too little evidence is a `wait`; so is a gain that
-    is not proven yet while there is less than the target evidence; otherwise only a proven gain is adopted. Where
-    answers can be exact, exact ones must have gained as well: shuffled answers make the right ones likelier, too.
+    is not proven yet while there is less than the target evidence; otherwise only a proven gain is adopted. It must be
+    specific, too: who learns shuffled answers makes all of them likelier.
 
     Args:
-        exact: whether each item's answer was and is exactly the wanted one (0 or 1), where that is asked for.
+        learned: what tells whether it is; not asked where None.
     """
     gain, lower, upper = bootstrap(pairs, policy) if pairs else (0.0, 0.0, 0.0)
 
@@ -113,11 +133,9 @@ def decide(
         return ruling("reject", f"would forget: {', '.join(fallen)}")
     if len(pairs) < policy.min_evidence:
         return ruling("wait", f"{len(pairs)} of {policy.min_evidence} different corrections needed as evidence")
-    exacting = any(part.name == EXACT and part.before >= policy.exacting for part in telling)
-    right = not (exact and exacting) or bootstrap(exact, policy)[1] > 0
+    right = learned is None or learned.specific(policy)
     if lower > 0 and right:
         return ruling("adopt", "gain on held-out corrections is proven")
     if gain > 0 and len(pairs) < policy.target_evidence:
         return ruling("wait", "gain on held-out corrections is not proven yet")
-    likelier = "held-out corrections are likelier, but not answered right"
-    return ruling("reject", likelier if lower > 0 else "no gain on held-out corrections")
+    return ruling("reject", "no gain on held-out corrections" if right else "answers of other requests gain as well")

@@ -51,7 +51,8 @@ class Checkpoint:
                 found = self._store.artefact(name)
                 break
         else:
-            self.drop()
+            if names:
+                self.drop()
             return None
         for other in names:
             if other != name:

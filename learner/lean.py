@@ -86,11 +86,15 @@ class Lean:
         Args:
             parts: of a batch, each worked on by a thread of its own.
         """
-        for fused in self._fused:
-            fused.refresh()
+        self.refresh()
         keep = torch.is_grad_enabled()
         result: torch.Tensor = _Decoder.apply(self, parts, keep, *self.parameters)  # type: ignore[no-untyped-call]
         return result
+
+    def refresh(self) -> None:
+        """Take over the adapter's present weights."""
+        for fused in self._fused:
+            fused.refresh()
 
     def run(self, packed: Packed, *, keep: bool) -> tuple[torch.Tensor, list[Any], Rope]:
         """Go up; return the stream of answer rows, what each layer kept, and the rotation."""
@@ -203,6 +207,8 @@ class _Decoder(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN401
         """Gradients of A and B, or None where they went to `grad_sample`, where Opacus' optimiser looks for them."""
         lean: Lean = ctx.lean
+        if lean.recompute:  # what was learned may have been turned off since, for the reference
+            lean.refresh()
         wants_a = any(parameter.requires_grad for parameter in lean.parameters[::2])
         slopes = torch.split(gradients[0] * lean.last_norm, [len(one.x) for one in ctx.passes])
 

@@ -65,12 +65,9 @@ def blank(connection: Connection, seqs: Sequence[int]) -> None:
         "WHERE seq IN (SELECT value FROM json_each(?))",
         (chosen,),
     )
-    rows = connection.exec_driver_sql(
-        "SELECT seq, head FROM records WHERE seq IN (SELECT value FROM json_each(?))", (chosen,)
-    ).all()
     connection.exec_driver_sql(
         "UPDATE records SET id = ?, time = 0, subject = '', body = NULL WHERE seq = ?",
-        [(gone_id(head), seq) for seq, head in rows],
+        [(gone_id(seq), seq) for seq in seqs],
     )
 
 

@@ -74,9 +74,9 @@ def head_hash(key: Secret, before: bytes, seq: int, kind: str, content: bytes) -
     return hmac.digest(key, b"head\0" + before + seq.to_bytes(8, "big") + kind.encode() + b"\0" + content, "sha256")
 
 
-def gone_id(head: bytes) -> str:
+def gone_id(seq: int) -> str:
     """What replaces the id of a removed row: unique, as the same text may be told and removed again, and not of it."""
-    return GONE + head.hex()
+    return f"{GONE}{seq}"
 
 
 def flaws(rows: Iterable[Row], key: Secret, decoded: Iterable[Removal | Acceptance]) -> Iterator[Flaw]:
@@ -104,7 +104,7 @@ def _row_flaw(row: Row, key: Secret, removed: set[int], linked: bool) -> str:
     if not linked:
         return "altered"
     if row.body is None:
-        return "" if row.seq in removed and row.id == gone_id(row.head) else "vanished"
+        return "" if row.seq in removed and row.id in (gone_id(row.seq), GONE + row.content.hex()) else "vanished"
     body = row.body.encode()
     if row.content != content_hash(key, row.kind, body) or row.id != record_id(row.kind, body):
         return "altered"

@@ -228,6 +228,16 @@ def test_a_release_loses_no_more_exact_answers_than_a_device_would_let_go(fleet:
     assert report["probe"] == {"exact_base": 90.0, "exact_after": 89.1}
 
 
+@pytest.mark.parametrize(("pairs", "may"), [(240, [1, 1, 2]), (20, [0, 0, 0])])
+def test_what_may_be_lost_grows_with_the_rounds_from_one_pair_on(fleet: Fleet, pairs: int, may: list[int]) -> None:
+    """Of three rounds' one point; a pair that counts more than the point may not be lost at all."""
+    operator = Operator.open(fleet.folder, replace(fleet.plan, spread=3), fleet.state)
+    one = 100 / pairs
+    for number, most in enumerate(may, 1):
+        lost = [operator._lost({"exact": 97.5}, {"exact": 97.5 - few * one, "one": one}, number) for few in range(4)]
+        assert [not verdict for verdict in lost] == [few <= most for few in range(4)]
+
+
 def test_a_release_that_makes_planted_answers_likely_is_not_signed(fleet: Fleet) -> None:
     """At no share of the round may the trigger probes gain more than the tolerance; the report says how much."""
     release, report = run_with_points(fleet, [0.5] + [40.0] * len(SHARES), "triggers")

@@ -1,5 +1,6 @@
 """The faster step computes what PEFT's does."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,14 @@ def items(base: Base, model: ModelFile) -> list[Encoded]:
     pairs = probe_pairs(model.path)[:12]
     return encode_all(base, [example(prompt * (1 + n % 3), answer) for n, (prompt, answer) in enumerate(pairs)],
                       max_tokens=512)  # fmt: skip
+
+
+@pytest.fixture
+def use() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads, until the test is over."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 def _step(
@@ -81,19 +90,18 @@ def test_a_compact_base_errs_no_more_and_is_held_once(base: Base, model: ModelFi
 
 @pytest.mark.parametrize("per_example", [False, True])
 def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
-    base: Base, items: list[Encoded], per_example: bool
+    base: Base, items: list[Encoded], per_example: bool, use: Callable[[int], None]
 ) -> None:
     """Each of two threads goes through its part; summed or example by example, it is the same."""
     found = []
     for threads in (1, 2):
-        torch.set_num_threads(threads)
+        use(threads)
         assert len(parts(items, threads)) == threads
         with attached(base, LoraSpec(freeze_a=per_example), start=random_adapter(base)) as held:
             held.per_example() if per_example else held.hasten(torch.float32)
             answers = held.answers(items)
             (answers.log_probs()[:, 0] * answers.weights).sum().backward()  # type: ignore[no-untyped-call]
             found.append([p.grad_sample if per_example else p.grad for p in held.parameters()])
-    torch.set_num_threads(1)
     assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(*found, strict=True))
 
 

@@ -128,7 +128,7 @@ def test_learning_again_keeps_what_the_model_could_do(model: ModelFile, engine: 
     assert verdict is not None
     slices = {part.name: part for part in verdict.slices}
     for name in ("probe, exact", "probe"):
-        assert slices[name].count == POLICY.probe_size
+        assert slices[name].count == POLICY.gate.guard
         assert slices[name].before > 90
         assert slices[name].before - slices[name].after <= POLICY.gate.max_fall
     learned = slices["fresh corrections"]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from learner.gate import EXACT, GatePolicy, bootstrap, decide, fold_groups, fold_of
+from learner.gate import GatePolicy, Learned, bootstrap, decide, fold_groups, fold_of
 from store.records import Slice, digest
 
 POLICY = GatePolicy()
@@ -44,18 +44,24 @@ def test_an_unproven_gain_waits_until_the_target_evidence() -> None:
     assert decide(pairs * 4, [], POLICY).decision == "reject"
 
 
-@pytest.mark.parametrize(("share", "fixed", "decision"), [(90, 1, "reject"), (90, 8, "adopt"), (30, 1, "adopt")])
-def test_where_answers_can_be_exact_likelier_is_not_enough(share: float, fixed: int, decision: str) -> None:
-    """Of a base that answers exactly, an adapter must answer held-out corrections exactly, too; of another, not."""
-    slices = [Slice(name=EXACT, count=50, before=share, after=share)]
-    exact = [(0.0, float(number < fixed)) for number in range(24)]
-    assert decide(GOOD * 4, slices, POLICY, exact=exact).decision == decision
+@pytest.mark.parametrize(
+    ("right", "wrong", "fixed", "decision"),
+    [(0.4, 0.05, 0, "adopt"), (0.4, 0.3, 1, "reject"), (0.4, 0.3, 9, "adopt")],
+)
+def test_a_gain_must_be_specific(right: float, wrong: float, fixed: int, decision: str) -> None:
+    """An adapter to which all answers are likelier has learned none, unless it now gives the right ones."""
+    learned = Learned([(0.0, float(number < fixed)) for number in range(24)], [(right, wrong)] * 24)
+    assert decide(GOOD * 4, [], POLICY, learned=learned).decision == decision
 
 
-def test_likelier_without_being_right_waits_while_evidence_is_thin() -> None:
-    """Six corrections are few for exact answers."""
-    slices = [Slice(name=EXACT, count=50, before=90, after=90)]
-    assert decide(GOOD, slices, POLICY, exact=[(0.0, 0.0)] * 5 + [(0.0, 1.0)]).decision == "wait"
+def test_a_gain_that_is_not_specific_waits_while_evidence_is_thin() -> None:
+    """Six corrections may be unlucky."""
+    assert decide(GOOD, [], POLICY, learned=Learned([(0.0, 0.0)] * 6, [(0.1, 0.1)] * 6)).decision == "wait"
+
+
+def test_one_answer_to_all_requests_has_nothing_to_be_told_from() -> None:
+    """Then the gain alone counts."""
+    assert decide(GOOD, [], POLICY, learned=Learned([(0.0, 0.0)] * 6, [])).decision == "adopt"
 
 
 def test_a_loss_is_rejected() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from store.artefacts import Artefacts
+from store.engine import open_engine, writing
 from store.errors import CorrigibleError, IntegrityError
+from store.keychange import rotate
 from store.keys import Keys, unlock
 from store.paths import Home
 from store.protectors import KeyFile
@@ -327,3 +329,20 @@ def test_error_texts_hold_no_words_of_the_owner(home: Home) -> None:
     while seen is not None:
         assert "marmalade" not in f"{seen!r}{seen.args}"
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+def test_a_row_removed_under_its_former_name_is_no_damage(home: Home) -> None:
+    """Removed rows used to be named by the hash of what they had held; such a store is whole, and can be moved."""
+    with Store.create(home, KeyFile()) as store:
+        ids = store.add_all([interaction(number) for number in range(4)])
+        store.remove(ids[1])
+    keys = unlock(home)
+    engine = open_engine(database(home), keys.sub("database"))
+    with writing(engine) as connection:
+        connection.exec_driver_sql("UPDATE records SET id = 'removed:' || lower(hex(content)) WHERE body IS NULL")
+    engine.dispose()
+    with Store.open(home, keys) as store:
+        assert store.verify().ok
+    with Store.open(home, rotate(home, keys, KeyFile())) as store:
+        assert store.verify().ok
+        assert store.count(Interaction) == 3

@@ -79,7 +79,8 @@ def split(pairs: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
     size = min(PROBE_MOST, max(1, round(len(keys) * PROBE_SHARE)))
     held = set(random.Random(seed).sample(keys, size))
     train = [pair for pair in pairs if key(pair.prompt) not in held]
-    probe = {key(pair.prompt): pair for pair in sorted(pairs, key=lambda pair: pair.count) if key(pair.prompt) in held}
+    found = {key(pair.prompt): pair for pair in sorted(pairs, key=lambda pair: pair.count) if key(pair.prompt) in held}
+    probe = random.Random(seed).sample(list(found.values()), len(found))  # the first of them judge, so in no order
     if not train:
         raise DataError("too few distinct prompts: none is left to train on")
-    return train, list(probe.values())
+    return train, probe
