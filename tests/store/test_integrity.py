@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from store.artefacts import Artefacts
-from store.engine import open_engine, writing
+from store.engine import writing
 from store.errors import CorrigibleError, IntegrityError
 from store.keychange import rotate
 from store.keys import Keys, unlock
@@ -336,13 +336,9 @@ def test_a_row_removed_under_its_former_name_is_no_damage(home: Home) -> None:
     with Store.create(home, KeyFile()) as store:
         ids = store.add_all([interaction(number) for number in range(4)])
         store.remove(ids[1])
-    keys = unlock(home)
-    engine = open_engine(database(home), keys.sub("database"))
-    with writing(engine) as connection:
-        connection.exec_driver_sql("UPDATE records SET id = 'removed:' || lower(hex(content)) WHERE body IS NULL")
-    engine.dispose()
-    with Store.open(home, keys) as store:
+        with writing(store._engine) as connection:
+            connection.exec_driver_sql("UPDATE records SET id = 'removed:' || lower(hex(content)) WHERE body IS NULL")
         assert store.verify().ok
-    with Store.open(home, rotate(home, keys, KeyFile())) as store:
+    with Store.open(home, rotate(home, unlock(home), KeyFile())) as store:
         assert store.verify().ok
         assert store.count(Interaction) == 3
