@@ -11,6 +11,7 @@ import torch
 
 _ROWS = 16  # positions whose distribution is held in float32 at once
 
+
 class _Chosen(torch.autograd.Function):
     """log softmax(cap(h Wᵀ)) at chosen tokens; gradient for h alone."""
 

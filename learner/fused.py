@@ -89,7 +89,9 @@ class Fused:
     def _per_example(self, grad: torch.Tensor, image: torch.Tensor, sink: "Sink") -> None:
         """B's gradient of each example [examples, out, rank]."""
         learning = [(one, rank) for one, rank in self._ranks() if one.layer.lora_B[self._own].weight.requires_grad]
-        found = each(grad, image, sink.segments, sink.examples).mul_(self.scale) if learning else image
+        if not learning:
+            return
+        found = each(grad, image, sink.segments, sink.examples).mul_(self.scale)
         for member, rank in learning:
             own = found[:, rank, member.start : member.stop]
             sink.put(member.layer.lora_B[self._own].weight, own.transpose(1, 2).contiguous())

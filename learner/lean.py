@@ -111,9 +111,7 @@ class Lean:
                 kept.append(saved if before is None else before)
         return stream, kept, rope
 
-    def back(
-        self, grad: torch.Tensor, kept: list[Any], rope: Rope, packed: Packed, sink: Sink
-    ) -> None:
+    def back(self, grad: torch.Tensor, kept: list[Any], rope: Rope, packed: Packed, sink: Sink) -> None:
         """Go down from the gradient of the stream [answer tokens, width], handing gradients to `sink`."""
         for number in reversed(range(len(self.layers))):
             layer, saved = self.layers[number], kept.pop()

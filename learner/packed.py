@@ -8,7 +8,6 @@ head at once. PyTorch's fused attention for CPUs is slower at these lengths, its
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -54,8 +53,10 @@ def parts(items: Sequence[Encoded], threads: int) -> list[Packed]:
     whole = int(lengths.sum())
     count = max(1, min(threads, whole // _PART))
     middles = lengths.cumsum() - lengths / 2
-    chosen = iter((middles * count // whole).tolist())
-    return [pack(list(part)) for _, part in groupby(items, key=lambda _: next(chosen))]
+    cut: list[list[Encoded]] = [[] for _ in range(count)]
+    for item, middle in zip(items, middles, strict=True):
+        cut[int(middle * count // whole)].append(item)
+    return [pack(part) for part in cut if part]
 
 
 def pack(items: Sequence[Encoded]) -> Packed:

@@ -27,9 +27,7 @@ class Paper:
     old: tuple[Item, ...]
 
     @classmethod
-    def of(
-        cls, owner: Owner, said: Collection[str], seed: int, model: Path, questions: int = QUESTIONS
-    ) -> "Paper":
+    def of(cls, owner: Owner, said: Collection[str], seed: int, model: Path, questions: int = QUESTIONS) -> "Paper":
         """Draw unseen requests of `owner` and old ones that no training run may replay."""
         drawn = {one.prompt: one.answer for one in requests(owner, DRAWN, seed + 1) if one.prompt not in said}
         unseen = [_item(prompt, answer) for prompt, answer in drawn.items()][:questions]
