@@ -79,8 +79,8 @@ def judge_adapter(
 ) -> tuple[Verdict, Adapter]:  # fmt: skip
     """Judge any adapter for `slot` against what serves now, without adopting it or writing anything.
 
-    Evidence are the newest fresh corrections, of all where too few are fresh. A personal
-    adapter must have learned them specifically; a shared one knows other people's habits. The engine serves as before.
+    Evidence are the newest fresh corrections, of all where too few are fresh. What a personal adapter gains on them must be
+    specific; a shared one knows other people's habits. The engine serves as before.
 
     Args:
         known: scores of protected items under what serves now, by example id; what is missing is measured and added.
