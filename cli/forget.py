@@ -82,7 +82,6 @@ def _forget(
     from learner.erasure import signed
     from learner.forget import Tools, forget, plan
     from learner.journal import Checkpoint
-    from learner.policy import LearnPolicy
 
     found = plan(store, ids)
     confirm(session, f"This destroys {len(ids)} answers and {len(found.exposed)} adapters for good.", yes)
@@ -92,8 +91,7 @@ def _forget(
         bar(not session.as_json and session.interactive) as progress,
     ):
         Checkpoint(store, session.home).drop()
-        policy = LearnPolicy(protect_base=session.config.learner.protect_base)
-        tools = Tools(engine, None, probe_pairs(model.path), policy, progress)
+        tools = Tools(engine, None, probe_pairs(model.path), session.learn_policy(), progress)
         done = forget(store, found, tools, measure=measure)
     erasure = signed(done, keys)
     store.add(erasure)

@@ -45,13 +45,11 @@ def learn(session: Session) -> Report:
 
 def once(session: Session, store: StoreBase, keys: "Keys", model: "ModelFile") -> Verdict:
     """Run one learning run in a child process, with a bar where a person watches."""
-    from learner.policy import LearnPolicy
     from learner.worker import run_in_child
 
     store.require_whole()
-    policy = LearnPolicy(protect_base=session.config.learner.protect_base)
     with bar(not session.as_json and sys.stderr.isatty()) as progress:
-        return run_in_child(session.home, keys, model.path, policy, progress=progress)
+        return run_in_child(session.home, keys, model.path, session.learn_policy(), progress=progress)
 
 
 def outcome(store: StoreBase, verdict: Verdict) -> Report:

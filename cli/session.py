@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cli.config import Config
     from feedback.engine import Engine
     from feedback.models import ModelFile
+    from learner.policy import LearnPolicy
     from store.keys import Keys
     from store.paths import Home
     from store.store import Store
@@ -55,6 +56,12 @@ class Session:
         from cli.config import load
 
         return load(self.home.config)
+
+    def learn_policy(self) -> "LearnPolicy":
+        """How this owner's adapters are trained and judged."""
+        from learner.policy import LearnPolicy
+
+        return LearnPolicy(protect_base=self.config.learner.protect_base)
 
     @property
     def interactive(self) -> bool:

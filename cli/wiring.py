@@ -192,10 +192,9 @@ class Wiring:
 
     def _run_once(self) -> None:
         """One run, in a child process."""
-        from learner.policy import LearnPolicy
         from learner.worker import run_in_child
 
-        policy = LearnPolicy(protect_base=self._session.config.learner.protect_base)
+        policy = self._session.learn_policy()
         self._tell(run_in_child(self._session.home, self._keys, self._engine.model.path, policy))
 
     def _tell(self, news: "News") -> None:

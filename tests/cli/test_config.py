@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli.config import Config, load, set_model
+from cli.session import Session
 from store.errors import UsageError
 
 
@@ -85,3 +86,10 @@ def test_the_settings_in_the_readme_are_read(tmp_path: Path) -> None:
     config = load(file, {})
     assert config.retention.interactions == 365
     assert str(config.model.path) == "/models/qwen3-0.6b.gguf"
+
+
+@pytest.mark.parametrize("protect", [True, False])
+def test_the_owners_word_on_the_models_skills_reaches_every_way_of_learning(tmp_path: Path, protect: bool) -> None:
+    """`learn`, `forget` and the page's runs ask the session for their policy."""
+    (tmp_path / "config.toml").write_text(f"[learner]\nprotect_base = {str(protect).lower()}\n")
+    assert Session(place=tmp_path).learn_policy().protect_base is protect
