@@ -79,7 +79,7 @@ def judge_adapter(
 ) -> tuple[Verdict, Adapter]:  # fmt: skip
     """Judge any adapter for `slot` against what serves now, without adopting it or writing anything.
 
-    Evidence are the newest fresh corrections, of all where too few are fresh. What a personal adapter gains on them must be
+    Evidence are the newest fresh corrections, of all where too few are fresh. A personal adapter's gain on them must be
     specific; a shared one knows other people's habits. The engine serves as before.
 
     Args:
