@@ -19,7 +19,7 @@ from learner.lora import LoraSpec, attached, layer_of
 from learner.private import MICROBATCH, backward
 from store.records import Example
 
-PAIRS = 800
+PAIRS = 800  # public ones; 400 leave out directions that pairs nothing was trained on depend on
 LIMIT = 0.1  # of the mean eigenvalue over all linears: beyond it a direction counts as sensitive
 
 Array = NDArray[np.float32]

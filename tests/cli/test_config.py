@@ -89,7 +89,7 @@ def test_the_settings_in_the_readme_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protect", [True, False])
-def test_the_owners_word_on_the_models_skills_reaches_every_way_of_learning(tmp_path: Path, protect: bool) -> None:
-    """`learn`, `forget` and the page's runs ask the session for their policy."""
+def test_the_owners_word_on_the_models_skills_is_in_the_sessions_policy(tmp_path: Path, protect: bool) -> None:
+    """`learn`, `forget` and the page's runs take theirs from there."""
     (tmp_path / "config.toml").write_text(f"[learner]\nprotect_base = {str(protect).lower()}\n")
     assert Session(place=tmp_path).learn_policy().protect_base is protect
