@@ -149,7 +149,8 @@ def check(
 
     Args:
         known: scores before, by example id; what is missing is measured and added.
-        brief: stop as soon as the base's own skills have fallen too far; the rest is then left out.
+        brief: stop as soon as the base's own skills have fallen too far; pairs not asked count as they were, and the
+            owner's answers are left out.
     """
     size = policy.slice_size
     known = {} if known is None else known
@@ -164,9 +165,9 @@ def check(
         engine.set_stack([now.shared] if now.shared else [])
         _remember(engine, guard, known)
         engine.set_stack(after)
-        kept = _score_guard(engine, guard, [known[one.id].exact for one in guard], policy.gate if brief else None)
-        slices = _skills([known[one.id] for one in guard[: len(kept)]], kept)
-        if len(kept) < len(guard):
+        scores = _score_guard(engine, guard, known, policy.gate if brief else None)
+        slices = _skills([known[one.id] for one in guard], [scores.get(one.id, known[one.id]) for one in guard])
+        if len(scores) < len({one.id for one in guard}):
             return Checked(slices)
         new = dict(zip((one.id for one in own), score_known(engine, own), strict=True))
     slices += tuple(
@@ -179,15 +180,20 @@ def check(
 
 
 def _score_guard(
-    engine: Engine, guard: Sequence[Example], exact: Sequence[bool], gate: GatePolicy | None
-) -> list[ItemScore]:
-    """Score the base's own pairs; with a gate only until even the best rest could not save the slice."""
-    scores: list[ItemScore] = []
-    for first in range(0, len(guard), _PART):
-        scores += score_known(engine, guard[first : first + _PART])
-        lost = sum(exact[: len(scores)]) - sum(score.exact for score in scores)
-        best = lost - (len(guard) - len(scores) - sum(exact[len(scores) :]))
-        if gate and len(scores) >= gate.min_slice and 100 * best > gate.max_fall * len(guard):
+    engine: Engine, guard: Sequence[Example], known: dict[str, ItemScore], gate: GatePolicy | None
+) -> dict[str, ItemScore]:
+    """Score the base's own pairs by id; with a gate only until even the best rest could not save the slice.
+
+    Those that the base was least sure of come first: they are the ones that change, so that this shows early.
+    """
+    order = sorted(guard, key=lambda one: known[one.id].likelihood)
+    scores: dict[str, ItemScore] = {}
+    for first in range(0, len(order), _PART):
+        part, rest = order[first : first + _PART], order[first + _PART :]
+        scores |= zip((one.id for one in part), score_known(engine, part), strict=True)
+        lost = sum(known[id].exact - score.exact for id, score in scores.items())
+        best = lost - sum(not known[one.id].exact for one in rest)
+        if gate and len(guard) >= gate.min_slice and 100 * best > gate.max_fall * len(guard):
             break
     return scores
 

@@ -14,6 +14,7 @@ from store.records import Message
 
 QUESTIONS = 80  # unseen requests of an owner
 NEWCOMERS_QUESTIONS = 200  # one person instead of eight: more of them, to tell a small gain from none
+OLD = 230  # of the base's own pairs
 DRAWN = 800  # requests drawn to find enough unseen ones
 
 Item = tuple[tuple[Message, ...], str]
@@ -39,8 +40,8 @@ class Paper:
 
 
 def _guarded(model: Path) -> list[Item]:
-    """The probe pairs that judge and never train."""
-    return [(one.messages, one.answer) for one in divided(probe_pairs(model), GatePolicy())[1]]
+    """Probe pairs that judge and never train, of those that the base was not trained on."""
+    return [(one.messages, one.answer) for one in divided(probe_pairs(model), GatePolicy())[1][:OLD]]
 
 
 def _item(prompt: str, answer: str) -> Item:

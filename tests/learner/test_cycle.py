@@ -117,7 +117,8 @@ def test_a_skill_of_the_base_gives_way_only_where_its_owner_lets_it(
             corrected(store, model, f"turn on the {room} light", "", wanted, float(time))
         verdicts.append(learn(store, engine, base, skill, replace(POLICY, protect_base=protect)))
     kept, overruled = verdicts
-    assert all(part.before - part.after <= 1 for part in kept.slices if part.name.startswith("probe"))
+    lost = [part.name for part in kept.slices if part.name.startswith("probe") and part.before - part.after > 1]
+    assert not lost or kept.decision == "reject"
     assert overruled.decision == "adopt"
     assert overruled.gain > 2 * kept.gain
 
@@ -202,13 +203,15 @@ def test_an_adapter_of_another_base_is_not_continued(
 
 
 def test_a_hopeless_adapter_is_refused_after_part_of_the_pairs(engine: Engine, base: Base) -> None:
-    """What has lost too much already is refused on fewer pairs, by the same slice; what keeps all sees every pair."""
+    """What has lost too much already is refused without being asked the rest; what keeps all is asked everything."""
     store, data = MemoryStore(), to_gguf(random_adapter(base, size=2.0), base.geometry, base.digest)
     now, gate = served(store, engine), POLICY.gate
     material = gather(store, now.learned, probe_pairs(engine.model.path), gate)
     after = now.with_adapter("personal", digest(data), data)
     full, brief = (check(engine, now, after, material, POLICY, brief=brief).slices for brief in (False, True))
     assert full[0].name == brief[0].name == "probe, exact"
-    assert gate.min_slice <= brief[0].count < full[0].count == gate.guard
+    assert full[0].count == brief[0].count == len(material.guard)
+    assert full[0].after <= brief[0].after < brief[0].before - gate.max_fall  # those left out count as they were
     assert decide([], full, gate).decision == decide([], brief, gate).decision == "reject"
-    assert check(engine, now, now.stack, material, POLICY, brief=True).slices[0].count == gate.guard
+    kept = check(engine, now, now.stack, material, POLICY, brief=True).slices[0]
+    assert kept.before == kept.after
