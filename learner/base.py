@@ -19,6 +19,8 @@ from feedback.gguf_header import read_header
 from feedback.models import ModelFile
 from feedback.template import ChatTemplate
 from learner.fast import fastest_dtype
+from learner.mapped import network_over
+from learner.recipe import Hold
 from store.errors import IntegrityError, UsageError
 from store.records import Message
 
@@ -46,7 +48,7 @@ class Geometry:
 class Base:
     """A frozen base model with its tokenizer and template; never trained itself."""
 
-    model: Any  # transformers PreTrainedModel in eval mode: float32, or `fast_dtype` where loaded compact
+    model: Any  # transformers PreTrainedModel in eval mode, held as `load_base` was told
     tokenizer: Any
     template: ChatTemplate
     digest: str  # tagged hash of the GGUF
@@ -55,23 +57,22 @@ class Base:
     fast_dtype: torch.dtype  # of the multiplications in training; measured when loaded
 
 
-def load_base(model: ModelFile, *, threads: int = 1, compact: bool = False) -> Base:
+def load_base(model: ModelFile, *, threads: int = 1, hold: Hold = "float32") -> Base:
     """Load weights and tokenizer of `model` for training on `threads` CPU threads.
 
     Args:
-        compact: hold the weights in the type that training multiplies, once, where `lean` knows the architecture.
-    Returns: float32 weights (a quantised file is dequantised) unless compact, gradients off.
+        hold: how to hold the weights; an architecture that `lean` does not know is held as float32 anyway.
+    Returns: the base, gradients off.
     Raises:
         IntegrityError: transformers cannot read what llama.cpp can.
     """
     torch.set_num_threads(threads)
-    folder, name = str(model.path.parent), model.path.name
-    transformers = _quiet_transformers()
+    transformers, dtype = _quiet_transformers(), fastest_dtype()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
-            network = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(model.path.parent), gguf_file=model.path.name)
+            network = _network(transformers, model, hold, dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise IntegrityError(
             f"The model file cannot be loaded for training ({type(error).__name__}).",
@@ -84,9 +85,9 @@ def load_base(model: ModelFile, *, threads: int = 1, compact: bool = False) -> B
     template = ChatTemplate(tokenizer.chat_template, bos=bos, eos=eos)
     base = Base(
         network, tokenizer, template, model.digest, geometry_of(network, model.architecture), _end(tokenizer, template),
-        fastest_dtype(),
+        dtype,
     )  # fmt: skip
-    if compact and network.config.model_type in FAMILY:
+    if hold == "compact" and network.config.model_type in FAMILY:
         condense(base)
     return base
 
@@ -128,6 +129,16 @@ def head(base: Base, hidden: torch.Tensor) -> torch.Tensor:
     logits: torch.Tensor = base.model.get_output_embeddings()(hidden)
     cap = getattr(base.model.config, "final_logit_softcapping", None)
     return logits if not cap else cap * torch.tanh(logits / cap)
+
+
+def _network(transformers: Any, model: ModelFile, hold: Hold, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    """The model with the file's weights: as blocks that become `dtype`, or in float32."""
+    folder, name = str(model.path.parent), model.path.name
+    if hold == "blocks":
+        config = transformers.AutoConfig.from_pretrained(folder, gguf_file=name)
+        if config.model_type in FAMILY:
+            return network_over(transformers, config, model.path, dtype)
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
 
 
 def _split_digits(tokenizer: Any, model: ModelFile) -> None:  # noqa: ANN401

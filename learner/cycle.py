@@ -165,7 +165,7 @@ def _prepare(
     progress: Progress | None, journal: Journal,
 ) -> Run:
     """Load what training needs."""
-    base = base or load_base(engine.model, threads=policy.flags.threads, compact=True)
+    base = base or load_base(engine.model, threads=policy.flags.threads, hold=policy.flags.hold)
     if base.digest != engine.model.digest:
         raise IntegrityError("The training base is not the model that serves.", code="foreign_base")
     start, under = starting_point(base, now, policy.recipe)

@@ -148,7 +148,7 @@ def _rebuild(store: StoreBase, tools: Tools, *, twin: bool) -> tuple[Rebuilt, by
     material = gather(store, now.learned, tools.probe if policy.protect_base else (), policy.gate)
     if not material.fresh:
         return Rebuilt(None), (now.personal[1] if now.personal else None)
-    base = tools.base or load_base(engine.model, threads=policy.flags.threads, compact=True)
+    base = tools.base or load_base(engine.model, threads=policy.flags.threads, hold=policy.flags.hold)
     began = monotonic()
     weights, hold = _trained(base, now, material, tools), _hold(base, material, policy)
     restraint, made = loosest(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from learner.blocks import BlockLinear, matrix, write
 from learner.packed import Group
 
 
@@ -28,30 +29,36 @@ class Fused:
     def __init__(
         self, layers: Sequence[Any], own: str, under: str | None, norm: torch.Tensor | None, dtype: torch.dtype
     ) -> None:
-        weights = [_weight(layer, under) for layer in layers]
-        stops = torch.tensor([len(weight) for weight in weights]).cumsum(0).tolist()
+        linears = [layer.base_layer for layer in layers]
+        stops = torch.tensor([linear.out_features for linear in linears]).cumsum(0).tolist()
         starts = [0, *stops[:-1]]
         self.members = [Member(*one) for one in zip(layers, starts, stops, strict=True)]
+        self.shape, self.dtype = (stops[-1], linears[0].in_features), dtype
         self.norm = norm
         self.narrow = None if norm is None else norm.to(dtype)
-        self.weight = torch.cat(weights).to(dtype)
-        if under is None and weights[0].dtype == dtype:
-            for member in self.members:
-                member.layer.base_layer.weight.data = self.weight[member.start : member.stop]
-        biases = [layer.base_layer.bias for layer in layers]
+        biases = [linear.bias for linear in linears]
         self.bias = None if biases[0] is None else torch.cat([bias.detach() for bias in biases]).to(dtype)
-        self._own = own
+        self._own, self._under = own, under
+        self._kept = None if isinstance(linears[0], BlockLinear) else self._made()
+        if self._kept is not None and under is None and linears[0].weight.dtype == dtype:
+            for member in self.members:
+                member.layer.base_layer.weight.data = self._kept[member.start : member.stop]
         self.active = True
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """W; made anew at every use where the base is held as blocks."""
+        return self._made() if self._kept is None else self._kept
 
     def refresh(self) -> None:
         """Take over the adapters' present weights."""
-        dtype, own = self.weight.dtype, self._own
+        dtype, own = self.dtype, self._own
         self.active = bool(self.members[0].layer.scaling[own])
         if not self.active:
             return
         a = torch.cat([member.layer.lora_A[own].weight.detach() for member in self.members])
         self.a = (a if self.norm is None else a * self.norm).to(dtype)
-        self.b = torch.zeros(len(self.weight), len(a), dtype=dtype)
+        self.b = torch.zeros(self.shape[0], len(a), dtype=dtype)
         self.scale = self.members[0].layer.scaling[own]
         for member, rank in self._ranks():
             self.b[member.start : member.stop, rank] = member.layer.lora_B[own].weight.detach() * self.scale
@@ -85,6 +92,13 @@ class Fused:
             return grad.new_empty(0)
         d = grad @ self.weight
         return (d if self.narrow is None else d.mul_(self.narrow)).addmm_(inner, self.a)
+
+    def _made(self) -> torch.Tensor:
+        """The members' matrices above each other, the adapter below folded in."""
+        whole = torch.empty(self.shape, dtype=self.dtype)
+        for member in self.members:
+            _write(member.layer, self._under, whole[member.start : member.stop])
+        return whole
 
     def _per_example(self, grad: torch.Tensor, image: torch.Tensor, sink: "Sink") -> None:
         """B's gradient of each example [examples, out, rank]."""
@@ -144,10 +158,10 @@ def each(grad: torch.Tensor, image: torch.Tensor, segments: Sequence[Group], exa
     return out
 
 
-def _weight(layer: Any, under: str | None) -> torch.Tensor:  # noqa: ANN401
-    """A frozen weight with the adapter below folded in."""
-    weight: torch.Tensor = layer.base_layer.weight.detach()
-    if under is not None:
-        low, high = layer.lora_A[under].weight.detach(), layer.lora_B[under].weight.detach()
-        weight = weight + layer.scaling[under] * (high @ low)
-    return weight
+def _write(layer: Any, under: str | None, into: torch.Tensor) -> None:  # noqa: ANN401
+    """Write a frozen matrix `into` [out, in], with the adapter below folded in."""
+    if under is None:
+        write(layer.base_layer, into)
+        return
+    low, high = layer.lora_A[under].weight.detach(), layer.lora_B[under].weight.detach()
+    into.copy_(matrix(layer.base_layer) + layer.scaling[under] * (high @ low))

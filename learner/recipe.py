@@ -4,6 +4,9 @@ All values are public; none is derived from what a user wrote.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Hold = Literal["float32", "compact", "blocks"]  # a base's weights: float32, in the type that is multiplied, as in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +43,4 @@ class PerformanceFlags:
 
     threads: int = 1
     micro_batch: int = 32  # examples per forward pass where nothing is updated
+    hold: Hold = "compact"  # "blocks" where memory is short

@@ -1,0 +1,51 @@
+"""A transformers model over a mapped GGUF: the decoder's linears stay blocks, everything else is made dense.
+
+transformers' own reader dequantises the whole file to float32 first, 4 bytes a weight, which is what is to be saved.
+Here the network is built without storage and filled tensor by tensor; names, and the order of rows that llama.cpp's
+converter changed, are transformers' business still.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learner.blocks import BlockLinear, Blocks, mapped
+
+
+def network_over(transformers: Any, config: Any, path: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - untyped
+    """Return a causal model whose weights, rounded to `dtype`, are those of the file at `path`.
+
+    Raises:
+        ValueError: the file lacks a tensor, or one has another shape.
+    """
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    with torch.device("meta"):
+        network = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    decoder = network.get_decoder()
+    decoder.rotary_emb = type(decoder.rotary_emb)(config=config)  # its table is in no file
+    processor = reader.TENSOR_PROCESSORS.get(config.model_type, reader.TensorProcessor)(config=config.to_dict())
+    tensors = mapped(path)
+    for name, place in reader.get_gguf_hf_weights_map(network, processor).items():
+        if name in tensors:
+            order = processor.process(weights=tensors[name].order, name=name).weights
+            _put(network, place, tensors[name].ordered(np.ascontiguousarray(order)), dtype)
+    network.tie_weights()
+    if any(one.is_meta for one in (*network.parameters(), *network.buffers())):
+        raise ValueError("a tensor is missing")
+    return network
+
+
+def _put(network: Any, place: str, blocks: Blocks, dtype: torch.dtype) -> None:  # noqa: ANN401
+    """Have `blocks` be the parameter called `place`."""
+    path, _, name = place.rpartition(".")
+    module = network.get_submodule(path)
+    shape = getattr(module, name).shape
+    if (*blocks.shape, 1)[: len(shape)] != shape:
+        raise ValueError("a tensor has another shape")
+    if isinstance(module, torch.nn.Linear) and name == "weight" and ".layers." in path:
+        network.set_submodule(path, BlockLinear(blocks, module.bias, dtype))
+    else:
+        setattr(module, name, torch.nn.Parameter(blocks.dense(dtype).view(shape), requires_grad=False))
