@@ -42,6 +42,7 @@ class ModelFile:
     architecture: str
     name: str
     context: int
+    weights: int  # numbers in its tensors
 
 
 def embedded_model() -> Path:
@@ -135,7 +136,8 @@ def _checked(path: Path, size: int, mtime_ns: int) -> ModelFile:
         architecture, context = _check_shape(header)
         _check_vocabulary(header)
         hashed = HASH_TAG + hashlib.sha256(data).hexdigest()
-    return ModelFile(path, hashed, architecture, header.text("general.name") or path.stem, context)
+    weights = sum(math.prod(tensor.shape) for tensor in header.tensors.values())
+    return ModelFile(path, hashed, architecture, header.text("general.name") or path.stem, context, weights)
 
 
 def _check_shape(header: Header) -> tuple[str, int]:

@@ -65,6 +65,7 @@ def load_base(model: ModelFile, *, threads: int = 1, hold: Hold = "float32") -> 
     Returns: the base, gradients off.
     Raises:
         IntegrityError: transformers cannot read what llama.cpp can.
+        MemoryError: there is not enough.
     """
     torch.set_num_threads(threads)
     transformers, dtype = _quiet_transformers(), fastest_dtype()
@@ -74,6 +75,8 @@ def load_base(model: ModelFile, *, threads: int = 1, hold: Hold = "float32") -> 
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(model.path.parent), gguf_file=model.path.name)
             network = _network(transformers, model, hold, dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if "allocate memory" in str(error):  # said by torch or the system; the file is sound
+            raise MemoryError from None
         raise IntegrityError(
             f"The model file cannot be loaded for training ({type(error).__name__}).",
             hint="Check it with `corrigible doctor`, or choose another model.",
@@ -83,13 +86,8 @@ def load_base(model: ModelFile, *, threads: int = 1, hold: Hold = "float32") -> 
     network.eval().requires_grad_(False)
     bos, eos = (tokenizer.special_tokens_map.get(f"{name}_token", "") for name in ("bos", "eos"))
     template = ChatTemplate(tokenizer.chat_template, bos=bos, eos=eos)
-    base = Base(
-        network, tokenizer, template, model.digest, geometry_of(network, model.architecture), _end(tokenizer, template),
-        dtype,
-    )  # fmt: skip
-    if hold == "compact" and network.config.model_type in FAMILY:
-        condense(base)
-    return base
+    geometry, end = geometry_of(network, model.architecture), _end(tokenizer, template)
+    return Base(network, tokenizer, template, model.digest, geometry, end, dtype)
 
 
 def condense(base: Base) -> None:
@@ -132,12 +130,12 @@ def head(base: Base, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _network(transformers: Any, model: ModelFile, hold: Hold, dtype: torch.dtype) -> Any:  # noqa: ANN401
-    """The model with the file's weights: as blocks that become `dtype`, or in float32."""
+    """The model with the file's weights, held as told; `dtype` is what training multiplies."""
     folder, name = str(model.path.parent), model.path.name
-    if hold == "blocks":
+    if hold != "float32":
         config = transformers.AutoConfig.from_pretrained(folder, gguf_file=name)
         if config.model_type in FAMILY:
-            return network_over(transformers, config, model.path, dtype)
+            return network_over(transformers, config, model.path, dtype, blocks=hold == "blocks")
     return transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
 
 

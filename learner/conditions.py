@@ -10,6 +10,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 MINUTE = 60.0
+MIB = 2.0**20
+_DENSE = 4  # bytes a weight: float32, or bfloat16 and a second copy with a shared adapter in it
+_REST = 1024.0  # MiB: libraries, what serves, and a step on a small model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +151,17 @@ def burst(times: Sequence[float], window: float = MINUTE) -> int:
             first += 1
         most = max(most, last - first + 1)
     return most
+
+
+def room(weights: int, free: float | None, cap: float) -> bool:
+    """Say whether a base of so many `weights` can be held dense.
+
+    Args:
+        free: MiB that can be had; None: unknown.
+        cap: MiB that the process may take; 0: no cap.
+    """
+    least = min(cap or float("inf"), float("inf") if free is None else free)
+    return weights * _DENSE / MIB + _REST <= least
 
 
 def problems(policy: Manners) -> Iterator[str]:

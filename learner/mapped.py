@@ -1,8 +1,8 @@
-"""A transformers model over a mapped GGUF: the decoder's linears stay blocks, everything else is made dense.
+"""A transformers model filled from a mapped GGUF, tensor by tensor.
 
-transformers' own reader dequantises the whole file to float32 first, 4 bytes a weight, which is what is to be saved.
-Here the network is built without storage and filled tensor by tensor; names, and the order of rows that llama.cpp's
-converter changed, are transformers' business still.
+transformers' own reader dequantises the whole file to float32 first, 4 bytes a weight. Here the network is built
+without storage and each tensor goes straight into the type that training multiplies, or stays in the file; names, and
+the order of rows that llama.cpp's converter changed, are transformers' business still.
 """
 
 from pathlib import Path
@@ -14,9 +14,11 @@ import torch
 from learner.blocks import BlockLinear, Blocks, mapped
 
 
-def network_over(transformers: Any, config: Any, path: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401 - untyped
+def network_over(transformers: Any, config: Any, path: Path, dtype: torch.dtype, *, blocks: bool) -> Any:  # noqa: ANN401
     """Return a causal model whose weights, rounded to `dtype`, are those of the file at `path`.
 
+    Args:
+        blocks: leave the matrices of the decoder's linears in the file; else everything is made dense.
     Raises:
         ValueError: the file lacks a tensor, or one has another shape.
     """
@@ -31,21 +33,21 @@ def network_over(transformers: Any, config: Any, path: Path, dtype: torch.dtype)
     for name, place in reader.get_gguf_hf_weights_map(network, processor).items():
         if name in tensors:
             order = processor.process(weights=tensors[name].order, name=name).weights
-            _put(network, place, tensors[name].ordered(np.ascontiguousarray(order)), dtype)
+            _put(network, place, tensors[name].ordered(np.ascontiguousarray(order)), dtype, stay=blocks)
     network.tie_weights()
     if any(one.is_meta for one in (*network.parameters(), *network.buffers())):
         raise ValueError("a tensor is missing")
     return network
 
 
-def _put(network: Any, place: str, blocks: Blocks, dtype: torch.dtype) -> None:  # noqa: ANN401
-    """Have `blocks` be the parameter called `place`."""
+def _put(network: Any, place: str, blocks: Blocks, dtype: torch.dtype, *, stay: bool) -> None:  # noqa: ANN401
+    """Have `blocks` be the parameter called `place`; a linear's in the decoder may `stay` blocks."""
     path, _, name = place.rpartition(".")
     module = network.get_submodule(path)
     shape = getattr(module, name).shape
     if (*blocks.shape, 1)[: len(shape)] != shape:
         raise ValueError("a tensor has another shape")
-    if isinstance(module, torch.nn.Linear) and name == "weight" and ".layers." in path:
+    if stay and isinstance(module, torch.nn.Linear) and name == "weight" and ".layers." in path:
         network.set_submodule(path, BlockLinear(blocks, module.bias, dtype))
     else:
         setattr(module, name, torch.nn.Parameter(blocks.dense(dtype).view(shape), requires_grad=False))

@@ -13,11 +13,10 @@ from pathlib import Path
 import psutil
 
 from feedback import presence
-from learner.conditions import Device
+from learner.conditions import MIB, Device
 from store.paths import Home
 
 INPUTS = ("i8042", "keyboard", "mouse", "touch", "elan", "synaptics", "hid")  # names of input interrupts, lower case
-MIB = 1024.0**2
 SHORTEST = 0.1  # seconds over which a load can be told
 
 

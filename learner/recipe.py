@@ -6,7 +6,7 @@ All values are public; none is derived from what a user wrote.
 from dataclasses import dataclass
 from typing import Literal
 
-Hold = Literal["float32", "compact", "blocks"]  # a base's weights: float32, in the type that is multiplied, as in the file
+Hold = Literal["float32", "compact", "blocks"]  # weights: float32, in the type that is multiplied, as in the file
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ import resource
 import signal
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
+from learner.conditions import MIB, room
 from learner.gate import GatePolicy
 from learner.policy import LearnPolicy
 from learner.recipe import PerformanceFlags, Recipe
@@ -31,7 +32,6 @@ from store.records import Verdict
 from store.store import Store
 
 _PR_SET_PDEATHSIG = 1
-_MIB = 2**20
 
 
 def main() -> int:
@@ -102,8 +102,11 @@ def _run(
     from learner.probes import Probes
     from learner.receipts import Meter, record
 
-    policy, model = _policy(job["policy"]), check_model(Path(job["model"]))
-    meter = Meter(Probes(home))
+    model, probes = check_model(Path(job["model"])), Probes(home)
+    policy = _policy(job["policy"])
+    if not room(model.weights, probes.memory(), limits.memory):
+        policy = replace(policy, flags=replace(policy.flags, hold="blocks"))
+    meter = Meter(probes)
 
     def tell(phase: str, step: int, steps: int, loss: float) -> None:
         if steering.threads and steering.threads != torch.get_num_threads():
@@ -136,7 +139,7 @@ def _be_polite(limits: Limits) -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
     if limits.memory:
-        cap = int(limits.memory * _MIB)
+        cap = int(limits.memory * MIB)
         with contextlib.suppress(ValueError, OSError):  # the parent's own limit may be lower already
             resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
 

@@ -2,7 +2,8 @@
 
 Ways and shapes are those of `steps` and `shapes`, interleaved in one process. Times are processor time, the least of
 the rounds, since the machine may be shared. Memory is that of the interpreter with its libraries, the way's own base
-weights, and the most that setting up and one step added. The share of the peak counts multiplications that cannot be
+weights, and the most that setting up and one step added; a base in its file counts with the file's pages, which are in
+memory once however many programs map them. The share of the peak counts multiplications that cannot be
 avoided (the frozen matrices forward and backward on unpadded tokens, the head at answers) against the fastest
 multiplication seen in the same run and type.
 """
@@ -12,6 +13,7 @@ import ctypes
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -22,22 +24,28 @@ from bench.learner import shapes, steps
 from learner.base import Base
 from learner.encode import Encoded
 from learner.fast import fastest_dtype
+from learner.recipe import Hold
 
 Key = TypeVar("Key")
-Shape = Callable[[torch.dtype], tuple[Base, list[Encoded]]]
+Batch = tuple[Base, list[Encoded]]
+Shape = Callable[[torch.dtype, Hold], Batch]
+Bases = dict[tuple[torch.dtype, Hold], Batch]
+Way = tuple[torch.dtype, Hold, Callable[[Base, list[Encoded]], AbstractContextManager[steps.Step]]]
 SHAPES: dict[str, Shape] = {"smol": shapes.smol, "embedded": shapes.embedded}
 TURNS = 15  # multiplications timed at once: the time of another thread is known to a tick of the system only
 KINDS = (torch.float32, torch.bfloat16)
 FAST = fastest_dtype()  # ours hold the base in it, as a device does
-PLAIN = {
-    "PEFT float32": (torch.float32, steps.peft_plain),
-    "PEFT bfloat16": (torch.bfloat16, steps.peft_plain),
-    "ours": (FAST, steps.ours),
+PLAIN: dict[str, Way] = {
+    "PEFT float32": (torch.float32, "compact", steps.peft_plain),
+    "PEFT bfloat16": (torch.bfloat16, "compact", steps.peft_plain),
+    "ours": (FAST, "compact", steps.ours),
+    "ours, base in its file": (FAST, "blocks", steps.ours),
 }
-PRIVATE = {
-    "Opacus hooks": (torch.float32, steps.opacus_hooks),
-    "Opacus ghost clipping": (torch.float32, steps.opacus_ghost),
-    "ours, private": (FAST, steps.ours_private),
+PRIVATE: dict[str, Way] = {
+    "Opacus hooks": (torch.float32, "compact", steps.opacus_hooks),
+    "Opacus ghost clipping": (torch.float32, "compact", steps.opacus_ghost),
+    "ours, private": (FAST, "compact", steps.ours_private),
+    "ours, private, base in its file": (FAST, "blocks", steps.ours_private),
 }
 WAYS = PLAIN | PRIVATE
 
@@ -64,7 +72,7 @@ def main() -> None:
     idle = _status("VmRSS")
     ways = [way for way in WAYS if any(word in way for word in options.ways)]
     for name in options.shapes:
-        bases = {dtype: SHAPES[name](dtype) for dtype in {WAYS[way][0] for way in ways}}
+        bases = {held: SHAPES[name](*held) for held in {WAYS[way][:2] for way in ways}}
         least = Least()
         for _ in range(options.rounds):
             for way in ways:
@@ -72,20 +80,30 @@ def main() -> None:
         _report(name, options.threads, next(iter(bases.values())), least)
 
 
-def _measure(way: str, bases: dict[torch.dtype, tuple[Base, list[Encoded]]], idle: float, least: Least) -> None:
+def _measure(way: str, bases: Bases, idle: float, least: Least) -> None:
     """Take one step of `way` after one of the peaks of each type."""
     for kind in KINDS:
         _lower(least.gflop, kind, _gflop(kind))
-    dtype, enter = WAYS[way]
+    *held, enter = WAYS[way]
+    base, items = bases[held[0], held[1]]
+    weights = _weights(base)
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status("VmRSS")
-    with enter(*bases[dtype]) as step:
+    with enter(base, items) as step:
         started = time.process_time()
         step()
         _lower(least.seconds, way, time.process_time() - started)
-    weights = sum(p.numel() * p.element_size() for p in bases[dtype][0].model.parameters()) / 2**20
     _lower(least.mebibytes, way, idle + weights + _status("VmHWM") - before)
+
+
+def _weights(base: Base) -> float:
+    """MiB of a base's own weights; the pages of its file are read here, lest they count as added."""
+    storages = (parameter.untyped_storage() for parameter in base.model.parameters())
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    for rows in shapes.filed(base):
+        rows.max()
+    return (sum(sizes.values()) + sum(rows.nbytes for rows in shapes.filed(base))) / 2**20
 
 
 def _lower(least: dict[Key, float], name: Key, value: float) -> None:
@@ -110,7 +128,7 @@ def _status(key: str) -> float:
     return int(Path("/proc/self/status").read_text().partition(f"{key}:")[2].split()[0]) / 1024
 
 
-def _report(name: str, threads: int, batch: tuple[Base, list[Encoded]], least: Least) -> None:
+def _report(name: str, threads: int, batch: Batch, least: Least) -> None:
     """Print one table."""
     base, items = batch
     tokens, answers = sum(len(item.tokens) for item in items), sum(len(item.weights) for item in items)
@@ -121,7 +139,7 @@ def _report(name: str, threads: int, batch: tuple[Base, list[Encoded]], least: L
     for way, seconds in least.seconds.items():
         mine = "ours" if way in PLAIN else "ours, private"
         kind = WAYS[way][0]
-        line = f"  {way:22} {seconds:8.3f} s {tokens / seconds:7.0f} tokens/s {least.mebibytes[way]:6.0f} MiB"
+        line = f"  {way:32} {seconds:8.3f} s {tokens / seconds:7.0f} tokens/s {least.mebibytes[way]:6.0f} MiB"
         line += f" {work * least.gflop[kind] / seconds:5.0%} of peak"
         if way != mine and mine in least.seconds:
             faster, smaller = seconds / least.seconds[mine], least.mebibytes[mine] / least.mebibytes[way]

@@ -17,6 +17,7 @@ from learner.conditions import (
     burst,
     decide,
     problems,
+    room,
     threads,
 )
 
@@ -129,6 +130,15 @@ def test_threads_follow_the_load() -> None:
     given = [threads(replace(FINE, load=load), Manners()) for load in (0.0, 0.5, 0.74, 1.0)]
     assert given == [4, 2, 1, 1]
     assert threads(FINE, Manners(threads=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("free", "cap", "dense"),
+    [(None, 0.0, True), (1424.0, 0.0, True), (1423.0, 0.0, False), (8000.0, 1423.0, False), (1423.0, 8000.0, False)],
+)
+def test_a_base_is_held_dense_where_it_fits(free: float | None, cap: float, dense: bool) -> None:
+    """100 million weights ask for 400 MiB beside the rest; what is free and what may be taken both count."""
+    assert room(100 * 2**20, free, cap) is dense
 
 
 def test_a_burst_is_the_most_within_a_minute() -> None:

@@ -164,9 +164,10 @@ def test_the_daemon_stays_small() -> None:
 
 
 def test_smaller_means_less_at_a_time() -> None:
-    """Half the examples in a step, half their length, never nothing."""
+    """Half the examples in a step, half their length, never nothing; the base stays in its file."""
     once = smaller(POLICY)
     assert (once.recipe.batch, once.recipe.max_tokens) == (4, POLICY.recipe.max_tokens // 2)
+    assert (POLICY.flags.hold, once.flags.hold) == ("compact", "blocks")
     for _ in range(10):
         once = smaller(once)
     assert (once.recipe.batch, once.recipe.max_tokens, once.flags.micro_batch) == (2, 64, 1)

@@ -1,5 +1,7 @@
 """Small random models of every supported architecture, made by transformers and written as GGUF."""
 
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ KINDS: dict[str, tuple[type, type, dict[str, Any]]] = {
     "phi3": (transformers.Phi3ForCausalLM, transformers.Phi3Config, SMALL),
 }
 
+Quantised = gguf.GGMLQuantizationType | Sequence[gguf.GGMLQuantizationType]
+
 
 def make(kind: str, **changes: Any) -> Any:  # noqa: ANN401
     """Return a random model of `kind`, every weight and bias and norm of its own value."""
@@ -46,8 +50,8 @@ def make(kind: str, **changes: Any) -> Any:  # noqa: ANN401
     return model
 
 
-def write(model: Any, kind: str, path: Path, quantised: gguf.GGMLQuantizationType | None = None) -> Path:  # noqa: ANN401
-    """Write `model` as llama.cpp's converter would; matrices as `quantised`, float32 when None."""
+def write(model: Any, kind: str, path: Path, quantised: Quantised = gguf.GGMLQuantizationType.F32) -> Path:  # noqa: ANN401
+    """Write `model` as llama.cpp's converter would; matrices as `quantised`, several types in turn."""
     config, architecture = model.config, "llama" if kind == "smollm" else kind
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer = gguf.GGUFWriter(None, architecture)
@@ -67,11 +71,13 @@ def write(model: Any, kind: str, path: Path, quantised: gguf.GGMLQuantizationTyp
     if kind.startswith("gemma"):
         writer.add_sliding_window(config.sliding_window)
     _add_words(writer, "smollm" if kind == "smollm" else "qwen2")
-    for name, weight in _tensors(model, architecture):
-        if quantised is None or weight.ndim == 1:
+    types = cycle([quantised] if isinstance(quantised, gguf.GGMLQuantizationType) else quantised)
+    for name, weight in tensors(model, architecture):
+        if weight.ndim == 1:
             writer.add_tensor(name, weight)
         else:
-            writer.add_tensor(name, gguf.quants.quantize(weight, quantised), raw_dtype=quantised)
+            one = next(types)
+            writer.add_tensor(name, gguf.quants.quantize(weight, one), raw_dtype=one)
     path.write_bytes(finished(writer))
     return path
 
@@ -90,7 +96,7 @@ def _add_words(writer: gguf.GGUFWriter, pre: str) -> None:
     writer.add_chat_template(TEMPLATE)
 
 
-def _tensors(model: Any, architecture: str) -> list[tuple[str, np.ndarray]]:  # noqa: ANN401
+def tensors(model: Any, architecture: str) -> list[tuple[str, np.ndarray]]:  # noqa: ANN401
     """GGUF names and values: q and k in llama.cpp's order for Llama, Gemma's norms with their 1."""
     config = model.config
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
