@@ -11,19 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from feedback.gguf_header import Tensor, read_header
+from learner.quants import numbers
 
-PLAIN = {
-    GGMLQuantizationType.F32: torch.float32,
-    GGMLQuantizationType.F16: torch.float16,
-    GGMLQuantizationType.BF16: torch.bfloat16,
-}
 _AT_ONCE = 1 << 18  # numbers made dense in float32 at a time: about what a processor's cache holds
 
 
@@ -56,7 +51,7 @@ class Blocks:
         step = max(1, _AT_ONCE // self.wide)
         for first in range(0, len(self.order), step):
             rows = self.order[first : first + step]
-            into[first : first + step] = _numbers(self.rows[rows], self.kind)
+            into[first : first + step] = numbers(self.rows[rows], self.kind)
 
 
 class BlockLinear(torch.nn.Linear):
@@ -110,15 +105,5 @@ def _blocks(whole: NDArray[np.uint8], tensor: Tensor) -> Blocks:
     """One tensor's place in the mapped file; a vector is as many rows of one number."""
     wide, *rest = tensor.shape if len(tensor.shape) > 1 else (1, *tensor.shape)
     rows = whole[tensor.start : tensor.start + tensor.size].reshape(int(np.prod(rest)), -1)
-    _numbers(rows[:1].copy(), tensor.kind)  # fails here or never
+    numbers(rows[:1].copy(), tensor.kind)  # fails here or never
     return Blocks(rows, tensor.kind, wide, np.arange(len(rows)))
-
-
-def _numbers(rows: NDArray[np.uint8], kind: GGMLQuantizationType) -> torch.Tensor:
-    """The numbers [n, in] of rows [n, bytes], exact; float32 but where the file holds a shorter float."""
-    if kind in PLAIN:
-        return torch.from_numpy(rows).view(PLAIN[kind])
-    if kind is not GGMLQuantizationType.Q8_0:
-        return torch.from_numpy(gguf.quants.dequantize(rows, kind))
-    blocks = torch.from_numpy(rows).view(len(rows), -1, 34)  # a scale in float16, then 32 whole numbers
-    return blocks[..., 2:].view(torch.int8).float().mul_(blocks[..., :2].view(torch.float16)).flatten(1)

@@ -43,7 +43,10 @@ def stored(kind: GGMLQuantizationType, rows: int = 70) -> np.ndarray:
         return np.asarray(gguf.quants.quantize(weights, kind)).view(np.uint8)
     except NotImplementedError:
         block, size = GGML_QUANT_SIZES[kind]
-        return random.integers(0, 48, (rows, WIDE // block * size), dtype=np.uint8)
+        bytes_ = random.integers(0, 256, (2 * rows, WIDE // block * size), dtype=np.uint8)
+        with np.errstate(invalid="ignore", over="ignore"):
+            finite = np.isfinite(gguf.quants.dequantize(bytes_, kind)).all(1)
+        return np.ascontiguousarray(bytes_[finite][:rows])
 
 
 def written(path: Path, kind: GGMLQuantizationType, data: np.ndarray) -> Path:
