@@ -1,13 +1,14 @@
 """A transformers model filled from a mapped GGUF, tensor by tensor.
 
 transformers' own reader dequantises the whole file to float32 first, 4 bytes a weight. Here the network is built
-without storage and each tensor goes straight into the type that training multiplies, or stays in the file; names, and
-the order of rows that llama.cpp's converter changed, are transformers' business still.
+without storage and each tensor goes straight into the type that training multiplies, or stays in the file. Settings,
+and the order of rows that llama.cpp's converter changed, are transformers' business still.
 """
 
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import torch
 
@@ -29,8 +30,10 @@ def network_over(transformers: Any, config: Any, path: Path, dtype: torch.dtype,
     decoder = network.get_decoder()
     decoder.rotary_emb = type(decoder.rotary_emb)(config=config)  # its table is in no file
     processor = reader.TENSOR_PROCESSORS.get(config.model_type, reader.TensorProcessor)(config=config.to_dict())
-    tensors = mapped(path)
-    for name, place in reader.get_gguf_hf_weights_map(network, processor).items():
+    tensors, names = mapped(path), _names(config)
+    for place, _ in list(network.named_parameters()):
+        owner, _, end = place.rpartition(".")
+        name = f"{names.get_name(owner)}.{end}"
         if name in tensors:
             order = processor.process(weights=tensors[name].order, name=name).weights
             _put(network, place, tensors[name].ordered(np.ascontiguousarray(order)), dtype, stay=blocks)
@@ -38,6 +41,12 @@ def network_over(transformers: Any, config: Any, path: Path, dtype: torch.dtype,
     if any(one.is_meta for one in (*network.parameters(), *network.buffers())):
         raise ValueError("a tensor is missing")
     return network
+
+
+def _names(config: Any) -> gguf.TensorNameMap:  # noqa: ANN401
+    """GGUF's names of modules; transformers' own map asks for this table once per module, seconds for a small model."""
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == config.model_type)
+    return gguf.get_tensor_name_map(arch, config.num_hidden_layers)
 
 
 def _put(network: Any, place: str, blocks: Blocks, dtype: torch.dtype, *, stay: bool) -> None:  # noqa: ANN401

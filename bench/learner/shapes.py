@@ -31,11 +31,11 @@ def embedded(dtype: torch.dtype, hold: Hold) -> tuple[Base, list[Encoded]]:
     base = load_base(model, hold="blocks" if hold == "blocks" else "float32")
     pairs = probe_pairs(model.path)
     examples = [Example(messages=(Message("user", prompt),), answer=answer, rejected="") for prompt, answer in pairs]
-    items = sorted(encode_all(base, examples, max_tokens=512), key=lambda item: len(item.tokens))
+    found = sorted(encode_all(base, examples, max_tokens=512), key=lambda item: len(item.tokens))
     if hold != "blocks":
         condense(replace(base, fast_dtype=dtype))
-    middle = len(items) // 2
-    return base, items[middle - 64 : middle + 64 : 8]
+    middle = len(found) // 2
+    return base, found[middle - 64 : middle + 64 : 8]
 
 
 def smol(dtype: torch.dtype, hold: Hold) -> tuple[Base, list[Encoded]]:
@@ -48,12 +48,16 @@ def smol(dtype: torch.dtype, hold: Hold) -> tuple[Base, list[Encoded]]:
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
     model = _filed(model, dtype) if hold == "blocks" else model.to(dtype)
     base = Base(model, None, None, "", geometry_of(model, "llama"), 2, fastest_dtype())  # type: ignore[arg-type]
+    return base, items(config.vocab_size)
+
+
+def items(words: int) -> list[Encoded]:
+    """Examples of random tokens."""
     rng = np.random.default_rng(0)
-    items = [
-        Encoded(str(n), tuple(rng.integers(0, 49152, length).tolist()), length - ANSWER, (1 / ANSWER,) * ANSWER, False)
+    return [
+        Encoded(str(n), tuple(rng.integers(0, words, length).tolist()), length - ANSWER, (1 / ANSWER,) * ANSWER, False)
         for n, length in enumerate(LENGTHS)
     ]
-    return base, items
 
 
 def filed(base: Base) -> list[np.ndarray]:
