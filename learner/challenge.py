@@ -267,6 +267,7 @@ def _trained(run: Run, material: Material, held_out: tuple[Example, ...], phase:
         return train(
             run.base, material.fresh, replayed(material, run.policy), run.policy.recipe,
             start=run.start, under=run.under, reference=run.reference, progress=tell, steps=steps,
+            recompute=run.policy.flags.recompute,
         )
 
     weights = run.journal.trained(f"{phase} {number}", work)

@@ -163,12 +163,12 @@ def _work(
 
 
 def smaller(policy: LearnPolicy) -> LearnPolicy:
-    """The same run with half the memory for a step, fewer and shorter examples at a time, and the base in its file."""
+    """The same run with less than half the memory: fewer, shorter examples, little kept, the base left in its file."""
     recipe, flags = policy.recipe, policy.flags
     return replace(
         policy,
         recipe=replace(recipe, batch=max(2, recipe.batch // 2), max_tokens=max(64, recipe.max_tokens // 2)),
-        flags=replace(flags, micro_batch=max(1, flags.micro_batch // 2), hold="blocks"),
+        flags=replace(flags, micro_batch=max(1, flags.micro_batch // 2), hold="blocks", recompute=True),
     )
 
 

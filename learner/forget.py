@@ -181,8 +181,11 @@ def _trained(base: Base, now: Served, material: Material, tools: Tools) -> LoraW
         if report is not None:
             report("learning again", step, steps, loss)
 
-    keep = replayed(material, tools.policy)
-    return train(base, material.fresh, keep, tools.policy.recipe, start=start, under=under, progress=tell)
+    keep, policy = replayed(material, tools.policy), tools.policy
+    return train(
+        base, material.fresh, keep, policy.recipe, start=start, under=under, progress=tell,
+        recompute=policy.flags.recompute,
+    )  # fmt: skip
 
 
 def _serve(

@@ -113,7 +113,7 @@ class Attached:
 
         Args:
             dtype: of the multiplications.
-            recompute: keep one matrix per layer instead of all, for a third more work.
+            recompute: keep one matrix per layer instead of all, for half as much more work; the same bits.
         """
         self._settle(dtype)
         if self.base.model.config.model_type in FAMILY:

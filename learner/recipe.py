@@ -44,3 +44,4 @@ class PerformanceFlags:
     threads: int = 1
     micro_batch: int = 32  # examples per forward pass where nothing is updated
     hold: Hold = "compact"  # "blocks" where memory is short
+    recompute: bool = False  # keep less of a step and compute it again, where memory is shorter still

@@ -36,6 +36,7 @@ def train(
     reference: Reference | None = None,
     progress: Progress | None = None,
     steps: Steps | None = None,
+    recompute: bool = False,
 ) -> LoraWeights:
     """Train an adapter and return its weights; `base` comes back as it was.
 
@@ -49,6 +50,7 @@ def train(
         reference: what earlier trainings on the same base and `under` found out about replayed items.
         progress: called after every step with (step, steps, loss).
         steps: knows how far this training had come before it was cut off, and keeps how far it comes.
+        recompute: keep one matrix per layer and make the rest again: the same bits, for half as much more time.
     Raises:
         NotEligible: no correction fits into `recipe.max_tokens`.
         IntegrityError: the loss became NaN or infinite.
@@ -60,7 +62,7 @@ def train(
     batches = schedule(learn, keep, recipe)
     spec = LoraSpec(recipe.rank, recipe.alpha, recipe.seed, recipe.freeze_a)
     with attached(base, spec, start=start, under=under) as held:
-        held.hasten(base.fast_dtype)
+        held.hasten(base.fast_dtype, recompute=recompute)
         optimizer = torch.optim.Adam(held.parameters(), lr=recipe.lr, betas=(0.9, 0.98), fused=True)
         done = steps.resume(held.parameters(), optimizer) if steps else 0
         objectives = _objectives(base, corrections, rated, recipe, reference or Reference(), done)

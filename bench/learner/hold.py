@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from subprocess import run
 from tempfile import TemporaryDirectory
-from typing import get_args
 
 import gguf
 import torch
@@ -23,6 +22,10 @@ from learner.base import load_base
 from learner.recipe import Hold
 from tests.learner import zoo
 
+WAYS: dict[str, tuple[Hold, bool]] = {
+    "float32": ("float32", False), "compact": ("compact", False), "blocks": ("blocks", False),
+    "compact, recomputing": ("compact", True), "blocks, recomputing": ("blocks", True),
+}  # fmt: skip
 KINDS = (gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0)
 SIZES = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
          "num_key_value_heads": 3}  # fmt: skip
@@ -31,19 +34,20 @@ SIZES = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
 def main() -> None:
     """Measure every way in turn, or the one that is named with its file."""
     if len(sys.argv) == 3:
-        one(Path(sys.argv[2]), next(hold for hold in get_args(Hold) if hold == sys.argv[1]))
+        one(sys.argv[1], Path(sys.argv[2]))
         return
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         for kind in KINDS:
             zoo.write(zoo.make("smollm", **SIZES), "smollm", path, quantised=kind)
             print(f"{kind.name}, {path.stat().st_size / 2**20:.0f} MiB")
-            for hold in get_args(Hold):
-                run([sys.executable, "-m", "bench.learner.hold", hold, str(path)], check=True)
+            for way in WAYS:
+                run([sys.executable, "-m", "bench.learner.hold", way, str(path)], check=True)
 
 
-def one(path: Path, hold: Hold) -> None:
+def one(way: str, path: Path) -> None:
     """Load, step, print."""
+    hold, recompute = WAYS[way]
     torch.set_num_threads(1)
     small = path.with_name("small.gguf")
     load_base(check_model(zoo.write(zoo.make("llama"), "llama", small)), hold=hold)  # libraries that come late
@@ -52,12 +56,12 @@ def one(path: Path, hold: Hold) -> None:
     base = load_base(model, hold=hold)
     loading, load = time.process_time() - started, watch.most()
     items, seconds = shapes.items(base.model.config.vocab_size), []
-    with steps.ours(base, items) as step:
+    with steps.ours(base, items, recompute=recompute) as step:
         for _ in range(3):
             started = time.process_time()
             step()
             seconds.append(time.process_time() - started)
-    print(f"  {hold:8} load {loading:5.2f} s {load:5.0f} MiB   step {min(seconds):5.2f} s {watch.most():5.0f} MiB")
+    print(f"  {way:20} load {loading:5.2f} s {load:5.0f} MiB   step {min(seconds):5.2f} s {watch.most():5.0f} MiB")
 
 
 class Watch:

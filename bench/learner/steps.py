@@ -57,10 +57,10 @@ def peft_plain(base: Base, items: list[Encoded]) -> Iterator[Step]:
 
 
 @contextmanager
-def ours(base: Base, items: list[Encoded]) -> Iterator[Step]:
+def ours(base: Base, items: list[Encoded], *, recompute: bool = False) -> Iterator[Step]:
     """Our personal step."""
     with attached(base, LoraSpec()) as held:
-        held.hasten(base.fast_dtype)
+        held.hasten(base.fast_dtype, recompute=recompute)
         optimizer = torch.optim.Adam(held.parameters(), lr=1e-3, fused=True)
 
         def step() -> None:

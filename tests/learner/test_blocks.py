@@ -175,13 +175,17 @@ def test_the_plain_forward_gives_the_same_bits(file: ModelFile, monkeypatch: pyt
     assert all(np.array_equal(ours.of[path], theirs.of[path]) for path in base.geometry.shapes)
 
 
-def test_the_embedded_model_learns_the_same_bits(model: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four steps with replay, reference and optimiser."""
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_embedded_model_learns_the_same_bits(
+    recompute: bool, model: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps with replay, reference and optimiser, everything kept or made again."""
     pairs = [example(*pair) for pair in probe_pairs(model.path)[:24]]
     recipe = Recipe(batch=8, min_steps=4, max_steps=4)
     found = []
-    for base in (_dense(model, torch.bfloat16, monkeypatch), _held(model, "blocks", torch.bfloat16, monkeypatch)):
-        found.append(train(base, pairs[:8], pairs[8:], recipe))
+    bases = (_dense(model, torch.bfloat16, monkeypatch), _held(model, "blocks", torch.bfloat16, monkeypatch))
+    for base, again in zip(bases, (False, recompute), strict=True):
+        found.append(train(base, pairs[:8], pairs[8:], recipe, recompute=again))
     for one, two in ((found[0].a, found[1].a), (found[0].b, found[1].b)):
         assert all(np.array_equal(one[path], two[path]) for path in one)
 

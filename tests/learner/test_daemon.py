@@ -168,6 +168,7 @@ def test_smaller_means_less_at_a_time() -> None:
     once = smaller(POLICY)
     assert (once.recipe.batch, once.recipe.max_tokens) == (4, POLICY.recipe.max_tokens // 2)
     assert (POLICY.flags.hold, once.flags.hold) == ("compact", "blocks")
+    assert (POLICY.flags.recompute, once.flags.recompute) == (False, True)
     for _ in range(10):
         once = smaller(once)
     assert (once.recipe.batch, once.recipe.max_tokens, once.flags.micro_batch) == (2, 64, 1)
