@@ -12,7 +12,7 @@ from typing import Literal
 MINUTE = 60.0
 MIB = 2.0**20
 _DENSE = 4  # bytes a weight: float32, or bfloat16 and a second copy with a shared adapter in it
-_REST = 1024.0  # MiB: libraries, what serves, and a step on a small model
+_REST = 2048.0  # MiB: libraries, what serves, a step; the embedded model's run dies under a cap of 1500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,7 +134,7 @@ def test_threads_follow_the_load() -> None:
 
 @pytest.mark.parametrize(
     ("free", "cap", "dense"),
-    [(None, 0.0, True), (1424.0, 0.0, True), (1423.0, 0.0, False), (8000.0, 1423.0, False), (1423.0, 8000.0, False)],
+    [(None, 0.0, True), (2448.0, 0.0, True), (2447.0, 0.0, False), (8000.0, 2447.0, False), (2447.0, 8000.0, False)],
 )
 def test_a_base_is_held_dense_where_it_fits(free: float | None, cap: float, dense: bool) -> None:
     """100 million weights ask for 400 MiB beside the rest; what is free and what may be taken both count."""
