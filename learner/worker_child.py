@@ -32,6 +32,7 @@ from store.records import Verdict
 from store.store import Store
 
 _PR_SET_PDEATHSIG = 1
+STARVED = ("memory", "could not create a primitive")  # what torch's allocator and its kernels say without any left
 
 
 def main() -> int:
@@ -78,7 +79,7 @@ def _learn(job: dict[str, Any], limits: Limits, steering: Steering, report: IO[s
     except MemoryError:
         raise _starved() from None
     except RuntimeError as error:
-        if "memory" in str(error):  # torch's allocator
+        if any(sign in str(error) for sign in STARVED):
             raise _starved() from None
         raise
 
