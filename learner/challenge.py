@@ -14,17 +14,17 @@ from learner.base import Base
 from learner.export import to_gguf
 from learner.gate import GatePolicy, Learned, Pair, Ruling, decide, fold_groups, fold_of
 from learner.journal import Journal, Steps
-from learner.judge import ItemScore, Stack, compare, compare_exact, score_corrections, score_known, serving
+from learner.judge import ItemScore, Stack, compare, score_corrections, score_known, serving
 from learner.lora import LoraWeights
 from learner.material import Material, Served
 from learner.objectives import Reference
 from learner.policy import LearnPolicy, Progress
 from learner.regmean import Moments, moments, restrained
+from learner.skills import known_skills, score_skills, slices
 from learner.train import train
 from store.errors import NotEligible
 from store.records import Example, Slice, digest
 
-_PART = 40  # of the base's own pairs scored before looking whether more are worth it
 OWN_COPIES = 4  # most times one of the owner's own answers is in what is replayed
 
 
@@ -148,7 +148,7 @@ def check(
     alone, so that they cannot be lost a point at a time.
 
     Args:
-        known: scores before, by example id; what is missing is measured and added.
+        known: scores of the owner's answers before, by example id; what is missing is measured and added.
         brief: stop as soon as the base's own skills have fallen too far; pairs not asked count as they were, and the
             owner's answers are left out.
     """
@@ -163,44 +163,20 @@ def check(
     with serving(engine, now.stack, now.stack):
         _remember(engine, own, known)
         engine.set_stack([now.shared] if now.shared else [])
-        _remember(engine, guard, known)
+        skills = known_skills(engine, guard)
         engine.set_stack(after)
-        scores = _score_guard(engine, guard, known, policy.gate if brief else None)
-        slices = _skills([known[one.id] for one in guard], [scores.get(one.id, known[one.id]) for one in guard])
+        scores = score_skills(engine, guard, skills, policy.gate if brief else None)
+        found = slices(guard, skills, scores, policy.gate)
         if len(scores) < len({one.id for one in guard}):
-            return Checked(slices)
+            return Checked(found)
         new = dict(zip((one.id for one in own), score_known(engine, own), strict=True))
-    slices += tuple(
+    found += tuple(
         compare(name, [known[one.id] for one in examples], [new[one.id] for one in examples])
         for name, examples in groups.items()
         if examples
     )
     fixed = tuple(id for id in new if new[id].exact and not known[id].exact)
-    return Checked(slices, fixed, tuple(id for id in new if known[id].exact and not new[id].exact))
-
-
-def _score_guard(
-    engine: Engine, guard: Sequence[Example], known: dict[str, ItemScore], gate: GatePolicy | None
-) -> dict[str, ItemScore]:
-    """Score the base's own pairs by id; with a gate only until even the best rest could not save the slice.
-
-    Those that the base was least sure of come first: they are the ones that change, so that this shows early.
-    """
-    order = sorted(guard, key=lambda one: known[one.id].likelihood)
-    scores: dict[str, ItemScore] = {}
-    for first in range(0, len(order), _PART):
-        part, rest = order[first : first + _PART], order[first + _PART :]
-        scores |= zip((one.id for one in part), score_known(engine, part), strict=True)
-        lost = sum(known[id].exact - score.exact for id, score in scores.items())
-        best = lost - sum(not known[one.id].exact for one in rest)
-        if gate and len(guard) >= gate.min_slice and 100 * best > gate.max_fall * len(guard):
-            break
-    return scores
-
-
-def _skills(before: Sequence[ItemScore], after: Sequence[ItemScore]) -> tuple[Slice, ...]:
-    """The slices of the base's own pairs, none without pairs."""
-    return (compare_exact("probe, exact", before, after), compare("probe", before, after)) if before else ()
+    return Checked(found, fixed, tuple(id for id in new if known[id].exact and not new[id].exact))
 
 
 def _remember(engine: Engine, examples: Sequence[Example], known: dict[str, ItemScore]) -> None:

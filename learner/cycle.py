@@ -80,8 +80,7 @@ def judge_adapter(
     """Judge any adapter for `slot` against what serves now, without adopting it or writing anything.
 
     Evidence are the newest fresh corrections, of all where too few are fresh. A personal adapter's gain on them must be
-    specific; a shared one knows other people's habits, and the server has held it to the same limit, on its own pairs, as
-    measured. The engine serves as before.
+    specific; a shared one knows other people's habits. The engine serves as before.
 
     Args:
         known: scores of protected items under what serves now, by example id; what is missing is measured and added.
@@ -97,10 +96,7 @@ def judge_adapter(
     after = now.with_adapter(slot, name, data)
     pairs, *rest = evidence(engine, items, now.stack, after)
     checked = check(engine, now, after, material, policy, known)
-    if slot == "personal":
-        ruling = decide(pairs, checked.slices, policy.gate, learned=Learned(*rest))
-    else:
-        ruling = decide(pairs, checked.slices, replace(policy.gate, doubt=0.0))
+    ruling = decide(pairs, checked.slices, policy.gate, learned=Learned(*rest) if slot == "personal" else None)
     adapter = Adapter(slot=slot, digest=name, base=engine.model.digest, time=time.time())
     return _verdict(name, ruling, started, checked), adapter
 

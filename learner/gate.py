@@ -28,11 +28,14 @@ class GatePolicy:
     guard_unseen: float = 0.375  # of those that judge are the first, held back from the base's own training
     confidence: float = 0.95
     resamples: int = 10_000
-    max_fall: float = 1.0  # points a protected slice may lose,
-    doubt: float = 1.0  # so many standard errors added; a shared adapter is given the benefit of the doubt
+    max_fall: float = 1.0  # points a protected slice may lose
     min_slice: int = 20  # a smaller slice is shown and does not decide: one near-tie would be several points
     contrast: float = 3.0  # times what wrong answers gain, right ones must gain, or be exact
     seed: int = 0
+
+    def first(self, judging: int) -> int:
+        """Return how many of so many judging pairs are the first ones."""
+        return round(self.guard_unseen * judging)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ def decide(
 ) -> Ruling:
     """Rule on an adapter.
 
-    A protected slice that fell, or may well have, is a rejection whatever the gain. Too little evidence is a `wait`; so is a gain that
+    A protected slice that fell is a rejection whatever the gain. Too little evidence is a `wait`; so is a gain that
     is not proven yet while there is less than the target evidence; otherwise only a proven gain is adopted. It must be
     specific, too: who learns shuffled answers makes all of them likelier.
 
@@ -130,7 +133,7 @@ def decide(
         return Ruling(decision, reason, gain, lower, upper, len(pairs), before)
 
     telling = [part for part in slices if part.count >= policy.min_slice]
-    fallen = [one.name for one in telling if one.before - one.after + policy.doubt * one.error > policy.max_fall]
+    fallen = [part.name for part in telling if part.before - part.after > policy.max_fall]
     if fallen:
         return ruling("reject", f"would forget: {', '.join(fallen)}")
     if len(pairs) < policy.min_evidence:

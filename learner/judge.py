@@ -71,10 +71,9 @@ def compare(name: str, before: Sequence[ItemScore], after: Sequence[ItemScore]) 
 
 
 def compare_exact(name: str, before: Sequence[ItemScore], after: Sequence[ItemScore]) -> Slice:
-    """Return the slice's share of exact answers, in points, with the standard error of the paired difference."""
-    old, new = (100 * np.array([item.exact for item in side], float) for side in (before, after))
-    error = float((new - old).std()) / len(old) ** 0.5
-    return Slice(name=name, count=len(old), before=float(old.mean()), after=float(new.mean()), error=error)
+    """Return the slice's share of exact answers, in points."""
+    shares = [100 * float(np.mean([item.exact for item in side])) if side else 0.0 for side in (before, after)]
+    return Slice(name=name, count=len(before), before=shares[0], after=shares[1])
 
 
 def _item(score: Score) -> ItemScore:

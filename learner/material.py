@@ -95,13 +95,12 @@ def gather(store: StoreBase, learned: frozenset[str], probe: Probe, policy: Gate
 def divided(pairs: Probe, policy: GatePolicy) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Return (examples that may train, examples that only judge) of a base's own pairs.
 
-    The first and the last ones judge. A base's maker puts those first that the base itself was not trained on: what it
-    answers of them is skill, but comes and goes with any change, which makes a small loss uncertain. The last ones it knows
-    by heart: they can only be lost, so that few tell much.
+    The first and the last ones judge. A base's maker puts those first that the base itself was not trained on; the
+    last ones it knows by heart.
     """
     examples = examples_of(pairs)
     size = min(policy.guard, round(policy.guard_share * len(examples)))
-    first = round(policy.guard_unseen * size)
+    first = policy.first(size)
     last = len(examples) - (size - first)
     guard = (*examples[:first], *examples[last:])
     asked = {one.request for one in guard}

@@ -169,7 +169,6 @@ class Slice:
     count: int
     before: float
     after: float
-    error: float = 0.0  # standard error of their difference, where it is counted against an adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,11 @@ from feedback.engine import Engine
 from feedback.models import probe_pairs
 from learner.gate import GatePolicy
 from learner.material import divided
+from learner.skills import unseen
 from store.records import Message
 
 QUESTIONS = 80  # unseen requests of an owner
 NEWCOMERS_QUESTIONS = 200  # one person instead of eight: more of them, to tell a small gain from none
-OLD = 230  # of the base's own pairs
 DRAWN = 800  # requests drawn to find enough unseen ones
 
 Item = tuple[tuple[Message, ...], str]
@@ -41,7 +41,8 @@ class Paper:
 
 def _guarded(model: Path) -> list[Item]:
     """Probe pairs that judge and never train, of those that the base was not trained on."""
-    return [(one.messages, one.answer) for one in divided(probe_pairs(model), GatePolicy())[1][:OLD]]
+    gate = GatePolicy()
+    return [(one.messages, one.answer) for one in unseen(divided(probe_pairs(model), gate)[1], gate)]
 
 
 def _item(prompt: str, answer: str) -> Item:
