@@ -298,5 +298,5 @@ def _check_content(session: Session, place: "Membership", got: "Release") -> Non
     from federation.adapter import open_release
     from learner.base import load_base
 
-    geometry = load_base(session.model()).geometry
+    geometry = load_base(session.model(), hold="blocks").geometry
     open_release(got, geometry, max_norm=place.limits.max_adapter_norm)

@@ -111,7 +111,8 @@ def init(session: Session, /, *, server: Path | None, quorum: int, deadline: flo
     model = session.model()
     rounds, epsilon, database, rule = (given.pop(name) for name in ("rounds", "epsilon", "database", "rule"))
     charter = Charter(**given)
-    plan = standard_plan(model, load_base(model).geometry, rounds=rounds, devices=quorum, epsilon=epsilon)
+    geometry = load_base(model, hold="blocks").geometry
+    plan = standard_plan(model, geometry, rounds=rounds, devices=quorum, epsilon=epsilon)
     if database:
         FleetState.open(database)
     key = create_server(folder.root, hosts=tuple(dict.fromkeys(("localhost", "127.0.0.1", charter.host))))

@@ -56,7 +56,7 @@ def join(server: Path, seats: Sequence[Seat], model: ModelFile) -> tuple[bytes, 
 
 def run_rounds(server: Path, members: Sequence[Member], model: ModelFile, progress: Progress) -> FleetRun:
     """Run the federated rounds over real Flower processes and return what they made."""
-    geometry = load_base(model).geometry
+    geometry = load_base(model, hold="blocks").geometry
     plan = standard_plan(model, geometry, rounds=ROUNDS, devices=len(members), epsilon=EPSILON)
     devices = [DeskDevice(one.seat.owner.name.lower(), one.seat.home, one.key, one.folder) for one in members]
     folder = ServerFolder(server)

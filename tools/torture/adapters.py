@@ -39,7 +39,7 @@ def run(folder: Path, cycles: int, seed: int = 1) -> Outcome:
     """Offer `cycles` bad adapters to one device."""
     outcome, rng = Outcome("adapters"), np.random.default_rng(seed)
     model = check_model(embedded_model())
-    geometry = load_base(model).geometry
+    geometry = load_base(model, hold="blocks").geometry
     plan = standard_plan(model, geometry, rounds=3, devices=3, epsilon=8.0)
     key = pki.create_signing_key(folder / "release.key")
     place = membership.join(folder / "device", release_key=pki.public_bytes(key), base=model.digest)
