@@ -166,7 +166,7 @@ def check(
         skills = known_skills(engine, guard)
         engine.set_stack(after)
         scores = score_skills(engine, guard, skills, policy.gate if brief else None)
-        found = slices(guard, skills, scores, policy.gate)
+        found = slices(guard, skills, scores)
         if len(scores) < len({one.id for one in guard}):
             return Checked(found)
         new = dict(zip((one.id for one in own), score_known(engine, own), strict=True))

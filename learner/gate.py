@@ -23,19 +23,14 @@ class GatePolicy:
     target_evidence: int = 20  # cross-fitting stops once it has this many
     folds: int = 5
     groups: int = 2  # challengers trained at most: folds are judged together to save trainings
-    guard: int = 640  # of the probe pairs judge and never train,
-    guard_share: float = 0.3  # but no more of them than this
-    guard_unseen: float = 0.375  # of those that judge are the first, held back from the base's own training
+    guard: int = 240  # of the probe pairs, the first, judge and never train,
+    guard_share: float = 0.2  # but no more of them than this
     confidence: float = 0.95
     resamples: int = 10_000
     max_fall: float = 1.0  # points a protected slice may lose
     min_slice: int = 20  # a smaller slice is shown and does not decide: one near-tie would be several points
     contrast: float = 3.0  # times what wrong answers gain, right ones must gain, or be exact
     seed: int = 0
-
-    def first(self, judging: int) -> int:
-        """Return how many of so many judging pairs are the first ones."""
-        return round(self.guard_unseen * judging)
 
 
 @dataclass(frozen=True, slots=True)

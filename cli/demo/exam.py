@@ -10,7 +10,6 @@ from feedback.engine import Engine
 from feedback.models import probe_pairs
 from learner.gate import GatePolicy
 from learner.material import divided
-from learner.skills import unseen
 from store.records import Message
 
 QUESTIONS = 80  # unseen requests of an owner
@@ -40,9 +39,8 @@ class Paper:
 
 
 def _guarded(model: Path) -> list[Item]:
-    """Probe pairs that judge and never train, of those that the base was not trained on."""
-    gate = GatePolicy()
-    return [(one.messages, one.answer) for one in unseen(divided(probe_pairs(model), gate)[1], gate)]
+    """The probe pairs that judge and never train."""
+    return [(one.messages, one.answer) for one in divided(probe_pairs(model), GatePolicy())[1]]
 
 
 def _item(prompt: str, answer: str) -> Item:

@@ -15,7 +15,6 @@ from learner.export import from_gguf, to_gguf
 from learner.exposure import auc, exposure
 from learner.forget import Tools, forget, plan
 from learner.gate import GatePolicy
-from learner.material import divided
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
 from learner.train import train
@@ -122,14 +121,14 @@ def test_what_is_forgotten_is_gone_and_the_rest_is_learned_again(
 def test_learning_again_keeps_what_the_model_could_do(model: ModelFile, engine: Engine, base: Base) -> None:
     """With the pairs that owners have: their slices are in the verdict, whole and a point lower at most."""
     store, (first, _) = _told(model, base, lambda store: teach_habit(store, model, rooms=LATER))
-    probe = probe_pairs(model.path)
-    done = forget(store, plan(store, _secrets(store)), Tools(engine, base, probe, POLICY), measure=False)
+    tools = Tools(engine, base, probe_pairs(model.path), POLICY)
+    done = forget(store, plan(store, _secrets(store)), tools, measure=False)
     assert done.rebuilt.adapter == store.active("personal") != first
     verdict = store.last(Verdict, adapter=done.rebuilt.adapter)
     assert verdict is not None
     slices = {part.name: part for part in verdict.slices}
     for name in ("probe, exact", "probe"):
-        assert slices[name].count == len(divided(probe, POLICY.gate)[1])
+        assert slices[name].count == POLICY.gate.guard
         assert slices[name].before > 90
         assert slices[name].before - slices[name].after <= POLICY.gate.max_fall
     learned = slices["fresh corrections"]

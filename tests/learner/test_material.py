@@ -6,12 +6,11 @@ from learner.material import divided
 PAIRS = [(f"turn on lamp {number}", f"light.on(lamp={number})") for number in range(50)]
 
 
-def test_the_ends_of_the_probe_judge_and_never_train() -> None:
-    """The first are those that a base's maker held back, the last those that it trained on."""
+def test_the_first_fifth_of_the_probe_judges_and_never_trains() -> None:
+    """They are the ones that a base's maker held back, in their order."""
     training, guard = divided(PAIRS, GatePolicy())
-    answers = [answer for _, answer in PAIRS]
-    assert [one.answer for one in guard] == [*answers[:6], *answers[41:]]
-    assert [one.answer for one in training] == answers[6:41]
+    assert [one.answer for one in guard] == [answer for _, answer in PAIRS[:10]]
+    assert [one.answer for one in training] == [answer for _, answer in PAIRS[10:]]
 
 
 def test_a_request_that_judges_trains_in_no_other_place() -> None:
