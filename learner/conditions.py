@@ -12,7 +12,8 @@ from typing import Literal
 MINUTE = 60.0
 MIB = 2.0**20
 _DENSE = 4  # bytes a weight: float32, or bfloat16 and a second copy with a shared adapter in it
-_REST = 2048.0  # MiB: libraries, what serves, a step; the embedded model's run dies under a cap of 1500
+LEAST_CAP = 2000.0  # MiB: a run of the embedded model dies under a cap of 1500
+_REST = 2048.0  # MiB: libraries, what serves, a step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +175,8 @@ def problems(policy: Manners) -> Iterator[str]:
         yield "trial_share and load are shares between 0 and 1"
     if policy.every < 1 or policy.look_every <= 0:
         yield "every and look_every must be above 0"
+    if 0 < policy.memory_cap < LEAST_CAP:
+        yield f"memory_cap must be at least {LEAST_CAP:.0f} (MiB), or 0 for none"
 
 
 def _start(view: _View) -> Start:

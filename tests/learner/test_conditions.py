@@ -151,6 +151,6 @@ def test_a_burst_is_the_most_within_a_minute() -> None:
 
 def test_settings_that_mean_nothing_are_named() -> None:
     """Each wrong value is said."""
-    wrong = Manners(unknown="perhaps", hours="late", trial_share=2.0, every=0)
-    assert len(list(problems(wrong))) == 4
+    wrong = Manners(unknown="perhaps", hours="late", trial_share=2.0, every=0, memory_cap=150.0)
+    assert len(list(problems(wrong))) == 5
     assert not list(problems(Manners(hours="22-6")))
