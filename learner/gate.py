@@ -29,7 +29,8 @@ class GatePolicy:
     resamples: int = 10_000
     max_fall: float = 1.0  # points a protected slice may lose
     min_slice: int = 20  # a smaller slice is shown and does not decide: one near-tie would be several points
-    contrast: float = 3.0  # times what wrong answers gain, right ones must gain, or be exact
+    contrast: float = 3.0  # times what wrong answers gain, right ones must gain,
+    exact: float = 25.0  # or be exact so much oftener, in points, at the interval's lower end
     seed: int = 0
 
 
@@ -46,12 +47,13 @@ class Learned:
     apart: Sequence[Pair]
 
     def specific(self, policy: GatePolicy) -> bool:
-        """Right answers gained several times what wrong ones did, or more of them are exact, proven.
+        """Right answers gained several times what wrong ones did, or many more of them are exact, proven.
 
-        Answers that are nearly alike gain together, so that exact ones must be able to speak for themselves.
+        Answers that are nearly alike gain together, so that exact ones must be able to speak for themselves; a few come
+        right when shuffled answers are learned.
         """
         told = [right - policy.contrast * wrong for right, wrong in self.apart]
-        return not told or float(np.mean(told)) > 0 or bootstrap(self.exact, policy)[1] > 0
+        return not told or float(np.mean(told)) > 0 or bootstrap(self.exact, policy)[1] > policy.exact
 
 
 @dataclass(frozen=True, slots=True)
