@@ -50,6 +50,7 @@ class Watched:
         """Wait for `what`; returns the seconds it took."""
         began = time.monotonic()
         while not what():
+            assert self._thread.is_alive(), self.told  # what it died of is among pytest's warnings
             assert time.monotonic() - began < seconds, (self.told, state.read(self.duty.home))
             time.sleep(0.01)
         return time.monotonic() - began
