@@ -199,8 +199,8 @@ def _lines(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _error(said: dict[str, Any]) -> CorrigibleError:
-    """The child's error as an error of the same family."""
-    families = {kind.exit_code: kind for kind in CorrigibleError.__subclasses__()}
+    """The child's error as an error of the same family; those without an exit code of their own are other rooms'."""
+    families = {kind.exit_code: kind for kind in CorrigibleError.__subclasses__() if "exit_code" in vars(kind)}
     kind = families.get(said["exit_code"], CorrigibleError)
     return kind(said["message"], hint=said["hint"], code=said["code"])
 

@@ -5,11 +5,12 @@ import time
 import psutil
 import pytest
 
+from federation.update import UpdateRefused
 from feedback.models import ModelFile
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
-from learner.worker import LOCK, Limits, Told, Worker, run_in_child, wait_until
-from store.errors import Locked
+from learner.worker import LOCK, Limits, Told, Worker, _error, run_in_child, wait_until
+from store.errors import CorrigibleError, Locked
 from store.records import Receipt, Verdict
 from tests.learner.conftest import Owner, running_children, teach_habit
 
@@ -80,3 +81,11 @@ def test_a_pause_stops_the_child_within_a_step(owner: Owner, model: ModelFile) -
     assert not _children()
     with store.lock(LOCK):
         pass
+
+
+def test_a_childs_error_comes_back_whatever_else_is_loaded() -> None:
+    """An error of another room, with no exit code of its own, does not stand in for the plain one."""
+    assert UpdateRefused.exit_code == CorrigibleError.exit_code
+    said = {"message": "There was no memory left.", "hint": "Give it more.", "code": "out_of_memory", "exit_code": 1}
+    error = _error(said)
+    assert (type(error), error.code, error.hint) == (CorrigibleError, "out_of_memory", "Give it more.")
