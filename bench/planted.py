@@ -55,7 +55,7 @@ class Bench:
     base: Base
     probe: Probe
     kept: Moments | None
-    known: dict[str, ItemScore] = field(default_factory=dict)  # protected items under the base alone
+    known: dict[str, ItemScore] = field(default_factory=dict)  # the owner's items under the base alone
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ SECRET_BYTES = 32
 # order, its secret, the release to start from, what to expect, the key that signs, where admitted updates go -> counts
 Collector = Callable[[Order, bytes, Release, Expected, Ed25519PrivateKey, Aggregate], Tally]
 ROUNDING = 1e-6  # of points
-SHARES = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05)  # of a round, tried in turn until no skill is lost; probes are public
+SHARES = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # of a round, tried in turn until no skill is lost; the probe set is public
 
 
 @dataclass(frozen=True, slots=True)

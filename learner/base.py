@@ -18,6 +18,7 @@ import torch
 from feedback.gguf_header import read_header
 from feedback.models import ModelFile
 from feedback.template import ChatTemplate
+from learner.conditions import starved
 from learner.fast import fastest_dtype
 from learner.mapped import network_over
 from learner.recipe import Hold
@@ -75,7 +76,7 @@ def load_base(model: ModelFile, *, threads: int = 1, hold: Hold = "float32") -> 
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(model.path.parent), gguf_file=model.path.name)
             network = _network(transformers, model, hold, dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        if "allocate memory" in str(error):  # said by torch or the system; the file is sound
+        if starved(error):  # the file is sound
             raise MemoryError from None
         raise IntegrityError(
             f"The model file cannot be loaded for training ({type(error).__name__}).",

@@ -12,8 +12,8 @@ from typing import Literal
 MINUTE = 60.0
 MIB = 2.0**20
 _DENSE = 4  # bytes a weight: float32, or bfloat16 and a second copy with a shared adapter in it
-LEAST_CAP = 2000.0  # MiB: a run of the embedded model dies under a cap of 1500
-_REST = 2048.0  # MiB: libraries, what serves, a step
+_REST = 2048.0  # MiB: libraries, what serves, a step; a run of the embedded model dies under a cap of 1500
+_STARVED = ("allocate memory", "not enough memory", "out of memory", "could not create a primitive")  # system, torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +165,11 @@ def room(weights: int, free: float | None, cap: float) -> bool:
     return weights * _DENSE / MIB + _REST <= least
 
 
+def starved(error: Exception) -> bool:
+    """Say whether the system's, torch's or a kernel's words mean that there was no memory."""
+    return any(words in str(error) for words in _STARVED)
+
+
 def problems(policy: Manners) -> Iterator[str]:
     """Name what is wrong with the settings."""
     if policy.unknown not in ("wait", "careful", "go"):
@@ -175,8 +180,8 @@ def problems(policy: Manners) -> Iterator[str]:
         yield "trial_share and load are shares between 0 and 1"
     if policy.every < 1 or policy.look_every <= 0:
         yield "every and look_every must be above 0"
-    if 0 < policy.memory_cap < LEAST_CAP:
-        yield f"memory_cap must be at least {LEAST_CAP:.0f} (MiB), or 0 for none"
+    if 0 < policy.memory_cap < _REST:
+        yield f"memory_cap must be at least {_REST:.0f} (MiB), or 0 for none"
 
 
 def _start(view: _View) -> Start:

@@ -83,7 +83,7 @@ def judge_adapter(
     specific; a shared one knows other people's habits. The engine serves as before.
 
     Args:
-        known: scores of protected items under what serves now, by example id; what is missing is measured and added.
+        known: see `check`.
     Raises:
         IntegrityError: damaged bytes, or made for another base.
     """

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import psutil
 
-from learner.conditions import MIB, room
+from learner.conditions import MIB, room, starved
 from learner.gate import GatePolicy
 from learner.policy import LearnPolicy
 from learner.recipe import PerformanceFlags, Recipe
@@ -32,7 +32,6 @@ from store.records import Verdict
 from store.store import Store
 
 _PR_SET_PDEATHSIG = 1
-STARVED = ("memory", "could not create a primitive")  # what torch's allocator and its kernels say without any left
 
 
 def main() -> int:
@@ -79,7 +78,7 @@ def _learn(job: dict[str, Any], limits: Limits, steering: Steering, report: IO[s
     except MemoryError:
         raise _starved() from None
     except RuntimeError as error:
-        if any(sign in str(error) for sign in STARVED):
+        if starved(error):
             raise _starved() from None
         raise
 

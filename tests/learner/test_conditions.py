@@ -18,6 +18,7 @@ from learner.conditions import (
     decide,
     problems,
     room,
+    starved,
     threads,
 )
 
@@ -147,6 +148,20 @@ def test_a_burst_is_the_most_within_a_minute() -> None:
     assert burst(slow) == 1
     assert burst([*slow, *(5000.0 + 0.3 * number for number in range(200))]) == 200
     assert burst([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "meant"),
+    [
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (FileNotFoundError(2, "No such file or directory", "/home/memory/model.gguf"), False),
+    ],
+)
+def test_no_memory_is_told_from_other_faults(error: Exception, meant: bool) -> None:
+    """By what is said, not by a word that a path may hold."""
+    assert starved(error) is meant
 
 
 def test_settings_that_mean_nothing_are_named() -> None:
