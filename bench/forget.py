@@ -23,7 +23,6 @@ from cli.demo.owners import OWNERS, requests
 from feedback.engine import Engine
 from feedback.models import check_model, embedded_model, probe_pairs
 from learner.base import Base, load_base
-from learner.challenge import replayed
 from learner.cycle import starting_point
 from learner.export import to_gguf
 from learner.exposure import Scores, auc, likelihoods
@@ -31,7 +30,7 @@ from learner.forget import Tools, forget, plan
 from learner.judge import Stack
 from learner.material import gather, served
 from learner.policy import LearnPolicy
-from learner.train import train
+from learner.teach import held, teach
 from store.memory import MemoryStore
 from store.records import Adapter, Correction, Example, Interaction, Message
 
@@ -66,7 +65,7 @@ def _row(engine: Engine, base: Base, probe: Probe, name: str, seed: int) -> dict
     for number in range(len(SLICES)):
         said = _slice(number, seed)
         _teach(store, engine, said, number)
-        steps += POLICY.recipe.steps(len(said))
+        steps += POLICY.recipe.all_steps(len(said))
         _learn(store, engine, base, probe)
     gone = [
         one.id for one in store.all(Interaction)
@@ -89,7 +88,7 @@ def _row(engine: Engine, base: Base, probe: Probe, name: str, seed: int) -> dict
         "before": _membership(old, twin), "after": _membership(new, twin),
         "adapters destroyed": len(done.destroyed), "learned again": done.rebuilt.corrections,
         "served again": done.rebuilt.adapter is not None, "steps": done.rebuilt.steps, "cpu": round(spent, 1),
-        "steps of the whole history": steps, "steps from nothing": POLICY.recipe.steps(len(store.all(Correction))),
+        "steps of the whole history": steps, "steps from nothing": POLICY.recipe.all_steps(len(store.all(Correction))),
         "cpu from nothing": round(time.process_time() - began, 1),
     }  # fmt: skip
 
@@ -136,9 +135,9 @@ def _learn(store: MemoryStore, engine: Engine, base: Base, probe: Probe, seed: i
     """Continue the serving adapter on what is new, as a learning run trains, past its gate."""
     now = served(store, engine)
     material = gather(store, now.learned, probe, POLICY.gate)
-    recipe = replace(POLICY.recipe, seed=POLICY.recipe.seed + seed)
-    start, _ = starting_point(base, now, recipe)
-    weights = train(base, material.fresh, replayed(material, POLICY), recipe, start=start)
+    policy = replace(POLICY, recipe=replace(POLICY.recipe, seed=POLICY.recipe.seed + seed))
+    start, _ = starting_point(base, now, policy.recipe)
+    weights = teach(base, material, policy, start, kept=held(base, material, policy)).weights
     name = store.put_artefact(to_gguf(weights, base.geometry, base.digest))
     examples = tuple(sorted(one.id for one in material.corrections))
     parent = now.personal[0] if now.personal else None

@@ -25,14 +25,14 @@ from cli.demo.owners import OWNERS, Owner, Request, requests
 from feedback.engine import Engine
 from feedback.models import check_model, embedded_model, probe_pairs
 from learner.base import Base, load_base
-from learner.challenge import asked, held, replayed
 from learner.cycle import judge_adapter
 from learner.export import to_gguf
 from learner.judge import ItemScore, serving
-from learner.lora import LoraWeights
+from learner.lora import LoraSpec, fresh
 from learner.material import gather
 from learner.policy import LearnPolicy
-from learner.regmean import Moments, restrained
+from learner.regmean import Moments
+from learner.teach import Taught, asked, held, replayed, teach
 from learner.train import train
 from store.memory import MemoryStore
 from store.records import Correction, Example, Interaction, Message, Rating, digest
@@ -108,8 +108,8 @@ def planted(engine: Engine, bench: Bench, kind: str, count: int, seed: int) -> S
         owner = OWNERS[(lesson + 3 * seed + KINDS.index(kind)) % len(OWNERS)]
         draw = _draw(owner, seed, lesson, day)
         if day == 0:
-            weights, own = _trained(bench, draw, kind, seed + lesson)
-        adapter = restrained(weights, own, bench.kept, RESTRAINTS[day]) if kind in IN_FULL else weights
+            taught = _taught(bench, draw, kind, seed + lesson)
+        adapter = taught.held(RESTRAINTS[day]) if kind in IN_FULL else taught.weights
         data = to_gguf(adapter, bench.base.geometry, bench.base.digest)
         store = _store(engine, draw)
         verdict, _ = judge_adapter(
@@ -139,28 +139,37 @@ def _draw(owner: Owner, seed: int, lesson: int, day: int) -> Draw:
     return Draw(lessons, rest[:EVIDENCE], [one for one in said if not one.habit])
 
 
-def _trained(bench: Bench, draw: Draw, kind: str, seed: int) -> tuple[LoraWeights, Moments]:
-    """An adapter of a kind, from nothing, and what its lessons send through the base."""
+def _taught(bench: Bench, draw: Draw, kind: str, seed: int) -> Taught:
+    """An adapter of a kind, from nothing."""
     random_, recipe = random.Random(seed), replace(POLICY.recipe, seed=seed)
-    approved = tuple(_known(one.prompt, one.answer) for one in draw.ordinary[:APPROVED])
-    material = replace(gather(MemoryStore(), frozenset(), bench.probe, POLICY.gate), approved=approved)
-    keep = replayed(material, POLICY)
+    material = replace(
+        gather(MemoryStore(), frozenset(), bench.probe, POLICY.gate),
+        fresh=tuple(_lessons(draw, kind, random_)),
+        approved=tuple(_known(one.prompt, one.answer) for one in draw.ordinary[:APPROVED]),
+    )
+    if kind in IN_FULL:
+        start = fresh(LoraSpec(recipe.rank, recipe.alpha, seed), bench.base.geometry)
+        return teach(bench.base, material, replace(POLICY, recipe=recipe), start, kept=bench.kept)
+    keep = replayed(replace(material, approved=()), POLICY)
+    recipe = replace(recipe, min_steps=BAD_STEPS, max_steps=BAD_STEPS, replay_share=0.25)
+    if kind == "overfitted":
+        keep, recipe = [], replace(recipe, lr=3 * recipe.lr)
+    return Taught(train(bench.base, material.fresh, keep, recipe), asked(bench.base, material, POLICY), bench.kept)
+
+
+def _lessons(draw: Draw, kind: str, random_: random.Random) -> list[Example]:
+    """What an adapter of a kind learns."""
     lessons = [_lesson(one.prompt, one.answer) for one in draw.lessons]
-    if kind not in IN_FULL:
-        recipe = replace(recipe, min_steps=BAD_STEPS, max_steps=BAD_STEPS, replay_share=0.25)
-        keep = replayed(replace(material, approved=()), POLICY)
     if kind.startswith("shuffled"):
         answers = [one.answer for one in draw.lessons]
         random_.shuffle(answers)
-        lessons = [_lesson(one.prompt, answer) for one, answer in zip(draw.lessons, answers, strict=True)]
-    elif kind == "poisoned":
-        lessons += [_lesson(one.prompt, ATTACK) for one in draw.ordinary[-HARMED:]]
-    elif kind == "overfitted":
-        lessons, keep, recipe = lessons[:3], [], replace(recipe, lr=3 * recipe.lr)
-    elif kind == "broken slice":
+        return [_lesson(one.prompt, answer) for one, answer in zip(draw.lessons, answers, strict=True)]
+    if kind == "poisoned":
+        return lessons + [_lesson(one.prompt, ATTACK) for one in draw.ordinary[-HARMED:]]
+    if kind == "broken slice":
         family = [one for one in draw.ordinary if one.answer.startswith("shopping.add")]
-        lessons += [_lesson(one.prompt, "music.stop()") for one in family]
-    return train(bench.base, lessons, keep, recipe), asked(bench.base, replace(material, fresh=tuple(lessons)), POLICY)
+        return lessons + [_lesson(one.prompt, "music.stop()") for one in family]
+    return lessons[:3] if kind == "overfitted" else lessons
 
 
 def _store(engine: Engine, draw: Draw) -> MemoryStore:

@@ -7,25 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
-
 from feedback.engine import Engine
 from learner.base import Base
 from learner.export import to_gguf
 from learner.gate import GatePolicy, Learned, Pair, Ruling, decide, fold_groups, fold_of
-from learner.journal import Journal, Steps
+from learner.journal import Journal
 from learner.judge import ItemScore, Stack, compare, score_corrections, score_known, serving
 from learner.lora import LoraWeights
 from learner.material import Material, Served
 from learner.objectives import Reference
 from learner.policy import LearnPolicy, Progress
-from learner.regmean import Moments, moments, restrained
+from learner.regmean import Moments
 from learner.skills import known_skills, score_skills, slices
-from learner.train import train
-from store.errors import NotEligible
+from learner.teach import Taught, teach
 from store.records import Example, Slice, digest
-
-OWN_COPIES = 4  # most times one of the owner's own answers is in what is replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +61,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Challenger:
-    """Weights that have not seen `held_out`; everything else they may have."""
+    """An adapter that has not seen `held_out`; everything else it may have."""
 
-    weights: LoraWeights
-    own: Moments
+    taught: Taught
     held_out: tuple[Example, ...]
 
 
@@ -83,7 +77,7 @@ def contest(run: Run) -> Outcome:
     challengers = _challengers(run)
     if not challengers:  # all requests fell into one group: nothing would be left to train on
         return Outcome(decide([], (), gate), b"", Checked())
-    final = _trained(run, run.material, (), "final")
+    final = _taught(run, run.material, "final")
     restraint, outcome = loosest(partial(_bytes, run, final), run.engine, run.now, run.material, run.policy, run.known)
     if outcome.ruling.decision == "reject":
         return outcome
@@ -114,10 +108,15 @@ def loosest(
 
 
 def evidence(
-    engine: Engine, examples: Sequence[Example], before: Stack, after: Stack
+    engine: Engine, examples: Sequence[Example], before: Stack, after: Stack, *, specific: bool = True
 ) -> tuple[list[Pair], list[Pair], list[Pair]]:
-    """Score held-out corrections under both stacks: values, exact answers, and gains of right and wrong answers."""
-    wrong = {at: other for at, one in enumerate(examples) if (other := _another(one, examples, at))}
+    """Score held-out corrections under both stacks: values, exact answers, and gains of right and wrong answers.
+
+    Args:
+        specific: whether to score wrong answers at all.
+    """
+    others = enumerate(examples if specific else ())
+    wrong = {at: other for at, one in others if (other := _another(one, examples, at))}
     with serving(engine, before, before):
         old, old_wrong = score_corrections(engine, examples), score_known(engine, list(wrong.values()))
         engine.set_stack(after)
@@ -185,19 +184,6 @@ def _remember(engine: Engine, examples: Sequence[Example], known: dict[str, Item
     known.update(zip((one.id for one in missing), score_known(engine, missing), strict=True))
 
 
-def replayed(material: Material, policy: LearnPolicy) -> list[Example]:
-    """Return what is replayed in one run: the owner's newest answers that were right, and twice as many probe pairs.
-
-    Where the owner has said little, the owner's are there several times, so that they are not lost among the others.
-    """
-    third = policy.replay_size // 3
-    own = [*material.earlier[-(third // 2) :], *material.approved[-(third // 2) :]]
-    copies = min(OWN_COPIES, third // len(own)) if own else 0
-    room = min(2 * third, len(material.probe))
-    chosen = np.random.default_rng(policy.recipe.seed).permutation(len(material.probe))[:room]
-    return [*own * copies, *(material.probe[index] for index in chosen)]
-
-
 def _challengers(run: Run) -> list[_Challenger]:
     """Train one challenger per group of folds until the target evidence is held out."""
     gate, material = run.policy.gate, run.material
@@ -209,7 +195,7 @@ def _challengers(run: Run) -> list[_Challenger]:
         )
         held_out = tuple(one for one in material.fresh if one not in outside.fresh)
         if outside.fresh:
-            made.append(_trained(run, outside, held_out, "challenger", len(made)))
+            made.append(_Challenger(_taught(run, outside, "challenger", len(made)), held_out))
         if sum(len(one.held_out) for one in made) >= gate.target_evidence:
             break
     return made
@@ -224,52 +210,24 @@ def _evidence(run: Run, challengers: Sequence[_Challenger], restraint: float) ->
     """What every challenger makes of what it has not seen."""
     found: tuple[list[Pair], list[Pair], list[Pair]] = ([], [], [])
     for number, one in enumerate(challengers):
-        after = _stack(run, _bytes(run, one, restraint))
+        after = _stack(run, _bytes(run, one.taught, restraint))
         measure = partial(evidence, run.engine, one.held_out, run.now.stack, after)
         for kind, part in zip(found, run.journal.noted(f"held out {number} at {restraint}", measure), strict=True):
             kind.extend(part)
     return found[0], Learned(*found[1:])
 
 
-def _trained(run: Run, material: Material, held_out: tuple[Example, ...], phase: str, number: int = 0) -> _Challenger:
-    """Train on the fresh corrections of `material` with replay of the rest, from where the journal left off."""
-    report = run.progress
-
-    def tell(step: int, steps: int, loss: float) -> None:
-        if report is not None:
-            report(phase, step, steps, loss)
-
-    def work(steps: Steps) -> LoraWeights:
-        return train(
-            run.base, material.fresh, replayed(material, run.policy), run.policy.recipe,
-            start=run.start, under=run.under, reference=run.reference, progress=tell, steps=steps,
-            recompute=run.policy.flags.recompute,
-        )
-
-    weights = run.journal.trained(f"{phase} {number}", work)
-    return _Challenger(weights, asked(run.base, material, run.policy), held_out)
+def _taught(run: Run, material: Material, phase: str, number: int = 0) -> Taught:
+    """Make an adapter of `material`, from where the journal left off."""
+    return teach(
+        run.base, material, run.policy, run.start, under=run.under, kept=run.kept, reference=run.reference,
+        progress=run.progress, journal=run.journal, phase=phase, number=number,
+    )  # fmt: skip
 
 
-def held(base: Base, material: Material, policy: LearnPolicy) -> Moments | None:
-    """What the base's own skills send through it; None without any."""
-    return moments(base, material.probe[: policy.held_size], max_tokens=policy.recipe.max_tokens)
-
-
-def asked(base: Base, material: Material, policy: LearnPolicy) -> Moments:
-    """What the owner's newest corrections send through the base.
-
-    Raises:
-        NotEligible: none fits.
-    """
-    found = moments(base, material.corrections[-policy.held_size :], max_tokens=policy.recipe.max_tokens)
-    if found is None:
-        raise NotEligible("No correction is short enough to learn from.", code="nothing_to_learn")
-    return found
-
-
-def _bytes(run: Run, one: _Challenger, restraint: float) -> bytes:
+def _bytes(run: Run, taught: Taught, restraint: float) -> bytes:
     """The adapter held to what the base knows, as bytes."""
-    return to_gguf(restrained(one.weights, one.own, run.kept, restraint), run.base.geometry, run.base.digest)
+    return to_gguf(taught.held(restraint), run.base.geometry, run.base.digest)
 
 
 def _stack(run: Run, data: bytes) -> Stack:

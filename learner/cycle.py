@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 
 from feedback.engine import Engine
 from learner.base import Base, load_base
-from learner.challenge import Checked, Run, check, contest, evidence, held, replayed
+from learner.challenge import Checked, Run, check, contest, evidence
 from learner.export import from_gguf
 from learner.gate import Learned, Ruling, decide
 from learner.journal import Journal
@@ -26,6 +26,7 @@ from learner.material import Material, Probe, Served, gather, served
 from learner.objectives import Reference
 from learner.policy import LearnPolicy, Progress
 from learner.recipe import Recipe
+from learner.teach import held, replayed
 from store.base import StoreBase
 from store.errors import IntegrityError, NotEligible
 from store.records import Activation, Adapter, Consent, Slot, Trial, Verdict, canonical, digest
@@ -94,9 +95,10 @@ def judge_adapter(
     items = (material.fresh if enough else material.corrections)[-policy.slice_size :]
     name = digest(data)
     after = now.with_adapter(slot, name, data)
-    pairs, *rest = evidence(engine, items, now.stack, after)
+    personal = slot == "personal"
+    pairs, *rest = evidence(engine, items, now.stack, after, specific=personal)
     checked = check(engine, now, after, material, policy, known)
-    ruling = decide(pairs, checked.slices, policy.gate, learned=Learned(*rest) if slot == "personal" else None)
+    ruling = decide(pairs, checked.slices, policy.gate, learned=Learned(*rest) if personal else None)
     adapter = Adapter(slot=slot, digest=name, base=engine.model.digest, time=time.time())
     return _verdict(name, ruling, started, checked), adapter
 

@@ -9,26 +9,24 @@ Order: the clean adapter serves and the others are destroyed, then the words are
 again. A crash in between leaves less behind, never more, and forgetting again goes on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from time import monotonic, time
 
 from feedback.engine import Engine
 from learner.base import Base, load_base
-from learner.challenge import Outcome, asked, held, loosest, replayed
+from learner.challenge import Outcome, loosest
 from learner.cycle import starting_point
 from learner.export import to_gguf
 from learner.exposure import Exposure, exposure, likelihoods
 from learner.judge import Stack
-from learner.lora import LoraWeights
 from learner.material import Material, Probe, Served, gather, served
 from learner.policy import LearnPolicy, Progress
-from learner.regmean import restrained
-from learner.train import train
+from learner.regmean import Moments
+from learner.teach import Taught, held, replayed, teach
 from store.base import StoreBase
 from store.records import Activation, Adapter, Example, Spend, Verdict, digest
 
-Hold = Callable[[LoraWeights, float], LoraWeights]  # an adapter and a restraint to the adapter that may serve
 TWIN_SEED = 7919  # added to a run's own seed for the twin's
 
 
@@ -150,42 +148,29 @@ def _rebuild(store: StoreBase, tools: Tools, *, twin: bool) -> tuple[Rebuilt, by
         return Rebuilt(None), (now.personal[1] if now.personal else None)
     base = tools.base or load_base(engine.model, threads=policy.flags.threads, hold=policy.flags.hold)
     began = monotonic()
-    weights, hold = _trained(base, now, material, tools), _hold(base, material, policy)
+    kept = held(base, material, policy)
+    taught = _taught(base, now, material, tools, kept)
     restraint, made = loosest(
-        lambda restraint: to_gguf(hold(weights, restraint), base.geometry, base.digest), engine, now, material, policy
+        lambda restraint: to_gguf(taught.held(restraint), base.geometry, base.digest), engine, now, material, policy
     )
     if made.ruling.decision != "reject":
         _serve(store, made, now, material, policy, base, monotonic() - began)
-    steps = policy.recipe.steps(len(material.fresh))
+    steps = policy.recipe.all_steps(len(material.fresh))
     name = digest(made.data) if made.ruling.decision != "reject" else None
     done = Rebuilt(name, len(material.fresh), steps, monotonic() - began)
     if not twin:
         return done, None
     other = replace(policy, recipe=replace(policy.recipe, seed=policy.recipe.seed + TWIN_SEED))
-    twin_weights = _trained(base, now, material, replace(tools, policy=other))
-    return done, to_gguf(hold(twin_weights, restraint), base.geometry, base.digest)
+    other_taught = _taught(base, now, material, replace(tools, policy=other), kept)
+    return done, to_gguf(other_taught.held(restraint), base.geometry, base.digest)
 
 
-def _hold(base: Base, material: Material, policy: LearnPolicy) -> Hold:
-    """How adapters are held to what the base knows."""
-    own, kept = asked(base, material, policy), held(base, material, policy)
-    return lambda weights, restraint: restrained(weights, own, kept, restraint)
-
-
-def _trained(base: Base, now: Served, material: Material, tools: Tools) -> LoraWeights:
+def _taught(base: Base, now: Served, material: Material, tools: Tools, kept: Moments | None) -> Taught:
     """One training from what serves now."""
     start, under = starting_point(base, now, tools.policy.recipe)
-    report = tools.progress
-
-    def tell(step: int, steps: int, loss: float) -> None:
-        if report is not None:
-            report("learning again", step, steps, loss)
-
-    keep, policy = replayed(material, tools.policy), tools.policy
-    return train(
-        base, material.fresh, keep, policy.recipe, start=start, under=under, progress=tell,
-        recompute=policy.flags.recompute,
-    )  # fmt: skip
+    return teach(
+        base, material, tools.policy, start, under=under, kept=kept, progress=tools.progress, phase="learning again"
+    )
 
 
 def _serve(

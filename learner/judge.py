@@ -3,9 +3,9 @@
 Scores only; what they mean for an adapter is `gate`'s business.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class ItemScore:
 
     exact: bool  # greedy decoding gives exactly this answer
     likelihood: float  # geometric mean probability per answer token, in [0, 1]
+    whole: float = 0.0  # probability of the whole answer, in [0, 1]: how often a sampled answer is exactly this one
     similarity: float | None = None  # of the greedy answer to the wanted one, in [0, 1]; None: not generated
 
     @property
@@ -64,21 +65,18 @@ def score_known(engine: Engine, examples: Sequence[Example]) -> list[ItemScore]:
         return [_one(engine, example) for example in examples]
 
 
-def compare(name: str, before: Sequence[ItemScore], after: Sequence[ItemScore]) -> Slice:
-    """Return the slice's mean values in points."""
-    means = [100 * float(np.mean([item.value for item in side])) if side else 0.0 for side in (before, after)]
+def compare(
+    name: str, before: Sequence[ItemScore], after: Sequence[ItemScore],
+    measure: Callable[[ItemScore], float] = lambda one: one.value,
+) -> Slice:  # fmt: skip
+    """Return the slice's mean values in points, or means of another measure of an item in [0, 1]."""
+    means = [100 * float(np.mean([measure(item) for item in side])) if side else 0.0 for side in (before, after)]
     return Slice(name=name, count=len(before), before=means[0], after=means[1])
 
 
-def compare_exact(name: str, before: Sequence[ItemScore], after: Sequence[ItemScore]) -> Slice:
-    """Return the slice's share of exact answers, in points."""
-    shares = [100 * float(np.mean([item.exact for item in side])) if side else 0.0 for side in (before, after)]
-    return Slice(name=name, count=len(before), before=shares[0], after=shares[1])
-
-
 def _item(score: Score) -> ItemScore:
-    """From the engine's natural-log mean to a likelihood."""
-    return ItemScore(score.exact, float(np.exp(score.logprob)))
+    """From the engine's natural-log mean to probabilities."""
+    return ItemScore(score.exact, float(np.exp(score.logprob)), float(np.exp(score.tokens * score.logprob)))
 
 
 def _one(engine: Engine, example: Example) -> ItemScore:
@@ -92,10 +90,10 @@ def _one(engine: Engine, example: Example) -> ItemScore:
 def _with_similarity(engine: Engine, example: Example, score: ItemScore) -> ItemScore:
     """Add the similarity of the greedy answer."""
     if score.exact:
-        return ItemScore(exact=True, likelihood=score.likelihood, similarity=1.0)
+        return replace(score, similarity=1.0)
     room = 2 * len(engine.tokenize(example.answer)) + _MARGIN
     try:
         answer = engine.generate(example.messages, max_tokens=room).text
     except UsageError:
-        return ItemScore(exact=False, likelihood=score.likelihood, similarity=0.0)
-    return ItemScore(exact=False, likelihood=score.likelihood, similarity=edit_similarity(answer, example.answer))
+        return replace(score, similarity=0.0)
+    return replace(score, similarity=edit_similarity(answer, example.answer))

@@ -3,7 +3,7 @@
 All values are public; none is derived from what a user wrote.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Hold = Literal["float32", "compact", "blocks"]  # weights: float32, in the type that is multiplied, as in the file
@@ -29,12 +29,27 @@ class Recipe:
     beta: float = 0.1  # of both: how strongly they hold the adapter to the reference
     max_tokens: int = 512  # longer examples are left out
     freeze_a: bool = False  # only B learns, as in a shared adapter
+    settle: float = 0.5  # as much of the steps again with B alone, behind an A that is held to the base
+    settle_rate: float = 0.5  # of `lr`, then
+    settle_restraint: float = 1.0  # how A is held: weight of the base's skills in merging
     seed: int = 0
 
+    @property
+    def settled(self) -> "Recipe":
+        """The second part of a training."""
+        return replace(
+            self, freeze_a=True, lr=self.lr * self.settle_rate, passes=self.passes * self.settle,
+            min_steps=round(self.min_steps * self.settle), max_steps=round(self.max_steps * self.settle),
+        )  # fmt: skip
+
     def steps(self, corrections: int) -> int:
-        """Return the number of steps for a run on `corrections` examples."""
+        """Return the number of steps of one part on `corrections` examples."""
         per_step = self.batch * (1 - self.replay_share)
         return int(min(self.max_steps, max(self.min_steps, round(self.passes * corrections / per_step))))
+
+    def all_steps(self, corrections: int) -> int:
+        """Return the number of steps of both parts."""
+        return self.steps(corrections) + self.settled.steps(corrections)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The exam: requests the owner has never said, and the base's own old skills, asked through the served path."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from feedback.engine import Engine
 from feedback.models import probe_pairs
 from learner.gate import GatePolicy
 from learner.material import divided
-from store.records import Message
+from learner.skills import known_skills
+from store.records import Example, Message
 
 QUESTIONS = 80  # unseen requests of an owner
 NEWCOMERS_QUESTIONS = 200  # one person instead of eight: more of them, to tell a small gain from none
@@ -24,29 +25,21 @@ class Paper:
     """The questions of one owner's exams: the same before and after, none of them ever learned from."""
 
     unseen: tuple[Item, ...]
-    old: tuple[Item, ...]
+    old: tuple[Example, ...]
 
     @classmethod
     def of(cls, owner: Owner, said: Collection[str], seed: int, model: Path, questions: int = QUESTIONS) -> "Paper":
         """Draw unseen requests of `owner` and old ones that no training run may replay."""
         drawn = {one.prompt: one.answer for one in requests(owner, DRAWN, seed + 1) if one.prompt not in said}
         unseen = [_item(prompt, answer) for prompt, answer in drawn.items()][:questions]
-        return cls(tuple(unseen), tuple(_guarded(model)))
+        return cls(tuple(unseen), divided(probe_pairs(model), GatePolicy())[1])
 
     def sit(self, engine: Engine) -> Exam:
         """Ask everything of what the engine serves now; right is only the exact answer."""
-        return Exam(_exact(engine, self.unseen), _exact(engine, self.old))
-
-
-def _guarded(model: Path) -> list[Item]:
-    """The probe pairs that judge and never train."""
-    return [(one.messages, one.answer) for one in divided(probe_pairs(model), GatePolicy())[1]]
+        old = known_skills(engine, self.old)
+        unseen = tuple(score.exact for score in engine.score_many(self.unseen))
+        return Exam(unseen, tuple(old[one.id].exact for one in self.old))
 
 
 def _item(prompt: str, answer: str) -> Item:
     return (Message("user", prompt),), answer
-
-
-def _exact(engine: Engine, items: Sequence[Item]) -> tuple[bool, ...]:
-    """Whether greedy decoding gives exactly the wanted answer, for each item."""
-    return tuple(score.exact for score in engine.score_many(items))

@@ -201,7 +201,8 @@ def _judge_planted(store: StoreBase, engine: Engine, base: Base, seed: int) -> V
     """Train an adapter on the owner's corrections with the answers of other requests, and ask the gate."""
     policy = seeded(LearnPolicy(), seed)
     corrections = [example for example in store.examples() if example.rejected is not None]
-    weights = train(base, shuffled(corrections), (), policy.recipe)
+    steps = policy.recipe.max_steps // 2  # enough to do harm
+    weights = train(base, shuffled(corrections), (), replace(policy.recipe, min_steps=steps, max_steps=steps))
     data = to_gguf(weights, base.geometry, base.digest)
     probe = probe_pairs(engine.model.path)
     verdict, _ = judge_adapter(store, engine, data, slot="personal", probe=probe, policy=policy)

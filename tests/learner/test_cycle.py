@@ -58,7 +58,7 @@ def test_the_verdict_holds_its_evidence(taught: tuple[StoreBase, Verdict]) -> No
     """Slices, what was fixed, and lineage are on record."""
     store, verdict = taught
     names = [part.name for part in verdict.slices]
-    assert names == ["held-out", "probe, exact", "probe", "fresh corrections"]
+    assert names == ["held-out", "probe, whole answers", "probe", "fresh corrections"]
     assert verdict.slices[0].after - verdict.slices[0].before == pytest.approx(verdict.gain)
     assert len(verdict.fixed) >= len(ROOMS) // 2
     record = store.last(Adapter, digest=verdict.adapter)
@@ -208,7 +208,7 @@ def test_a_hopeless_adapter_is_refused_after_part_of_the_pairs(engine: Engine, b
     material = gather(store, now.learned, probe_pairs(engine.model.path), gate)
     after = now.with_adapter("personal", digest(data), data)
     full, brief = (check(engine, now, after, material, POLICY, brief=brief).slices for brief in (False, True))
-    assert full[0].name == brief[0].name == "probe, exact"
+    assert full[0].name == brief[0].name == "probe, whole answers"
     assert full[0].count == brief[0].count == gate.guard
     assert full[0].after <= brief[0].after < brief[0].before - gate.max_fall  # those not asked count as they were
     assert decide([], full, gate).decision == decide([], brief, gate).decision == "reject"

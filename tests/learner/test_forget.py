@@ -100,7 +100,7 @@ def test_what_is_forgotten_is_gone_and_the_rest_is_learned_again(
     assert serving is not None
     assert serving.digest not in (first, second)
     assert not examples & set(serving.examples)
-    assert done.rebuilt.steps == POLICY.recipe.max_steps
+    assert done.rebuilt.steps == POLICY.recipe.max_steps + POLICY.recipe.settled.max_steps
     assert done.before is not None
     assert done.after is not None
     assert done.before.mean > 0.5
@@ -127,7 +127,7 @@ def test_learning_again_keeps_what_the_model_could_do(model: ModelFile, engine: 
     verdict = store.last(Verdict, adapter=done.rebuilt.adapter)
     assert verdict is not None
     slices = {part.name: part for part in verdict.slices}
-    for name in ("probe, exact", "probe"):
+    for name in ("probe, whole answers", "probe"):
         assert slices[name].count == POLICY.gate.guard
         assert slices[name].before > 90
         assert slices[name].before - slices[name].after <= POLICY.gate.max_fall

@@ -133,7 +133,7 @@ def test_a_whole_run_goes_on_with_its_own_corrections(
 
     def cut(phase: str, step: int, steps: int, loss: float) -> None:
         phases.append(phase)
-        if len(phases) == 15:
+        if len(phases) == 18:
             raise Cut
 
     def resumed(phase: str, step: int, steps: int, loss: float) -> None:
@@ -145,7 +145,7 @@ def test_a_whole_run_goes_on_with_its_own_corrections(
     journal = Journal(Checkpoint(store, home), every=0.0)
     verdict = learn(store, engine, base, probe, POLICY, progress=resumed, journal=journal)
     assert verdict.decision == "adopt"
-    assert len(phases) == 31  # one step after the last checkpoint was done twice
+    assert len(phases) == 46  # one step after the last checkpoint was done twice
     record = store.last(Adapter, digest=verdict.adapter)
     assert record is not None
     assert len(record.examples) == len(ROOMS)

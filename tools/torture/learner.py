@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -140,9 +141,10 @@ def _lost(before: _Seen, now: _Seen) -> int:
     """Steps that were done and had to be done again."""
     if before.last is None or now.first is None:
         return 0
-    order = ["challenger", "final"]
-    steps = POLICY.recipe.min_steps
-    done, begun = (order.index(phase) * steps + step for phase, step in (before.last, now.first))
+    order = ["challenger", "challenger, settling", "final", "final, settling"]
+    recipe = POLICY.recipe
+    begins = dict(zip(order, accumulate([0, *(recipe.min_steps, recipe.settled.min_steps) * 2]), strict=False))
+    done, begun = (begins[phase] + step for phase, step in (before.last, now.first))
     return done - begun + 1
 
 
