@@ -17,8 +17,8 @@ from store.records import digest
 Probes = Callable[[bytes], dict[str, float]]
 """What a release is asked before it is signed: adapter bytes to points, 0 to 100, of each probe there is.
 
-`skills`: how well old skills are kept, as the mean of exactness and per-token likelihood; `exact`: the share of exact
-answers among them; `one`: what one pair counts there; `triggers`: how likely answers are that may be planted.
+`skills`: how well old skills are kept, as the mean of exactness and per-token likelihood; `whole`: how probable their
+whole answers are; `exact`: the share of exact ones; `triggers`: how likely answers are that may be planted.
 """
 
 
@@ -43,9 +43,8 @@ def probe_set(model: Path, items: int, triggers: Path | None = None) -> Iterator
     def ask(data: bytes) -> dict[str, float]:
         engine.set_stack([(digest(data), data)])
         kept, planted = score_known(engine, skills), score_known(engine, unwanted)
-        points = _points(skills=[one.value for one in kept], exact=[one.exact for one in kept],
-                         triggers=[one.value for one in planted])  # fmt: skip
-        return points | {"one": 100.0 / len(kept)} if kept else points
+        return _points(skills=[one.value for one in kept], whole=[one.whole for one in kept],
+                       exact=[one.exact for one in kept], triggers=[one.value for one in planted])  # fmt: skip
 
     try:
         yield ask

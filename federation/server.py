@@ -40,7 +40,6 @@ SECRET_BYTES = 32
 
 # order, its secret, the release to start from, what to expect, the key that signs, where admitted updates go -> counts
 Collector = Callable[[Order, bytes, Release, Expected, Ed25519PrivateKey, Aggregate], Tally]
-ROUNDING = 1e-6  # of points
 SHARES = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)  # of a round, tried in turn until no skill is lost; the probe set is public
 
 
@@ -176,11 +175,11 @@ class Operator:
         if self.mend is not None:
             change = self.mend.spare(change)
         before = adapter.open_release(release, self.plan.geometry, max_norm=release.manifest.max_norm)
-        whole = adapter.moved(before, change)
-        if self.mend is not None:
-            whole = self.mend.mend(whole)
+        moved = adapter.moved(before, change)
         for share in SHARES:
-            weights = blend(before, whole, share)
+            weights = blend(before, moved, share)
+            if self.mend is not None:
+                weights = self.mend.mend(weights)
             asked = self._asked(weights)
             if not (lost := self._lost(floor, asked, release.manifest.round + 1)):
                 break
@@ -234,14 +233,13 @@ class Operator:
     def _lost(self, floor: Mapping[str, float], asked: Mapping[str, float], number: int) -> str:
         """The verdict on what must not be signed as release `number`, empty when nothing speaks against it.
 
-        Of the skills' points the plan's tolerance may be lost, of exact answers what a device's gate lets go, since
-        what loses more is adopted nowhere; both spread over the rounds like the privacy budget: a late one has room.
-        Never less than one pair of the probe set: a first round that may lose none brings next to nothing.
+        Of the skills' points the plan's tolerance may be lost, of whole answers what a device's gate lets go, since
+        what loses more is adopted nowhere; that is spread over the rounds like the privacy budget: a late one has room.
         """
         lost = {name: points - asked[name] for name, points in floor.items()}
-        part, least = min(1.0, number / self.plan.spread), asked.get("one", 0.0) + ROUNDING
-        limits = {"skills": self.plan.probe_tolerance, "exact": GatePolicy().max_fall}
-        if any(lost.get(name, 0.0) > min(limit, max(least, part * limit)) for name, limit in limits.items()):
+        part = min(1.0, number / self.plan.spread)
+        limits = {"skills": self.plan.probe_tolerance, "whole": part * GatePolicy().max_fall}
+        if any(lost.get(name, 0.0) > limit for name, limit in limits.items()):
             return "not_signed_off"
         if -lost.get("triggers", 0.0) > self.plan.trigger_tolerance:
             return "triggered"
@@ -270,6 +268,7 @@ def _probed(floor: Mapping[str, float], asked: Mapping[str, float]) -> dict[str,
     """The probes' points as reports and manifests name them."""
     names = {
         "skills": ("base", "after"),
+        "whole": ("whole_base", "whole_after"),
         "exact": ("exact_base", "exact_after"),
         "triggers": ("triggers_base", "triggers_after"),
     }

@@ -221,21 +221,19 @@ def test_a_release_that_fails_the_probe_set_is_not_signed(fleet: Fleet) -> None:
     assert report["probe"] == {"base": 90.0, "after": 80.0}
 
 
-def test_a_release_loses_no_more_exact_answers_than_a_device_would_let_go(fleet: Fleet) -> None:
-    """Likelihood alone does not tell: exact answers may fall by the one point that a device's gate allows."""
-    release, report = run_with_points(fleet, [90.0, 88.9, 89.1], "exact")
+def test_a_release_loses_no_more_whole_answers_than_a_device_would_let_go(fleet: Fleet) -> None:
+    """The probability of whole answers may fall by the one point that a device's gate allows."""
+    release, report = run_with_points(fleet, [90.0, 88.9, 89.1], "whole")
     assert (release.manifest.round, report["verdict"]) == (1, "released")
-    assert report["probe"] == {"exact_base": 90.0, "exact_after": 89.1}
+    assert report["probe"] == {"whole_base": 90.0, "whole_after": 89.1}
 
 
-@pytest.mark.parametrize(("pairs", "may"), [(240, [1, 1, 2]), (20, [0, 0, 0])])
-def test_what_may_be_lost_grows_with_the_rounds_from_one_pair_on(fleet: Fleet, pairs: int, may: list[int]) -> None:
-    """Of three rounds' one point; a pair that counts more than the point may not be lost at all."""
+def test_what_may_be_lost_of_whole_answers_grows_with_the_rounds(fleet: Fleet) -> None:
+    """Of three rounds' one point."""
     operator = Operator.open(fleet.folder, replace(fleet.plan, spread=3), fleet.state)
-    one = 100 / pairs
-    for number, most in enumerate(may, 1):
-        lost = [operator._lost({"exact": 97.5}, {"exact": 97.5 - few * one, "one": one}, number) for few in range(4)]
-        assert [not verdict for verdict in lost] == [few <= most for few in range(4)]
+    for number, most in enumerate((0.33, 0.66, 1.0, 1.0), 1):
+        assert not operator._lost({"whole": 97.5}, {"whole": 97.5 - most}, number)
+        assert operator._lost({"whole": 97.5}, {"whole": 97.49 - most}, number) == "not_signed_off"
 
 
 def test_a_release_that_makes_planted_answers_likely_is_not_signed(fleet: Fleet) -> None:
