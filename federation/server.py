@@ -175,11 +175,11 @@ class Operator:
         if self.mend is not None:
             change = self.mend.spare(change)
         before = adapter.open_release(release, self.plan.geometry, max_norm=release.manifest.max_norm)
-        moved = adapter.moved(before, change)
+        whole = adapter.moved(before, change)
+        if self.mend is not None:
+            whole = self.mend.mend(whole)
         for share in SHARES:
-            weights = blend(before, moved, share)
-            if self.mend is not None:
-                weights = self.mend.mend(weights)
+            weights = blend(before, whole, share)
             asked = self._asked(weights)
             if not (lost := self._lost(floor, asked, release.manifest.round + 1)):
                 break
