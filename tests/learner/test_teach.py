@@ -16,7 +16,7 @@ from learner.material import Material, gather
 from learner.policy import LearnPolicy
 from learner.recipe import Recipe
 from learner.regmean import restrained
-from learner.skills import slices
+from learner.skills import known_skills, slices
 from learner.teach import Taught, held, replayed, teach
 from learner.train import train
 from store.errors import NotEligible
@@ -88,3 +88,16 @@ def test_near_ties_do_not_speak_for_whole_answers(material: Material) -> None:
     lost = {**known, guard[0].id: ItemScore(exact=False, likelihood=0.5, whole=0.1)}
     fallen = [slices(guard, known, after)[0] for after in (tie, lost)]
     assert [one.before - one.after for one in fallen] == pytest.approx([0.25, 10.0])
+
+
+def test_what_is_remembered_under_one_stack_is_not_said_of_another(
+    engine: Engine, base: Base, material: Material, taught: Taught
+) -> None:
+    """Asked in turn, every stack gives what it gives when nothing is remembered."""
+    data = to_gguf(taught.weights, base.geometry, base.digest)
+    guard = material.guard[:8]
+    for stack in ([], [(digest(data), data)], []):
+        engine.set_stack(stack)
+        fresh_scores = [one.whole for one in score_known(engine, guard)]
+        assert [known_skills(engine, guard)[one.id].whole for one in guard] == pytest.approx(fresh_scores, abs=1e-6)
+    engine.set_stack([])
