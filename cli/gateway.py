@@ -5,9 +5,9 @@ from dataclasses import asdict
 import click
 
 from cli.base import Group
+from cli.endpoint import token_path, upstream_policy
 from cli.output import Report, facts, table, when
 from cli.session import Session, confirm
-from cli.up import token_path, upstream_policy
 from store.errors import NotEligible
 from store.records import Message
 

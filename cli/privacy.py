@@ -199,7 +199,7 @@ def destination(session: Session, purpose: Purpose) -> str:
         UsageError: there is none (code ``not_configured`` for the upstream).
     """
     if purpose == "upstream":
-        from cli.up import upstream_policy
+        from cli.endpoint import upstream_policy
 
         policy = upstream_policy(session)
         if policy is None:

@@ -15,10 +15,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.endpoint import gateway_settings, token_path, upstream_policy
 from cli.output import Report, failure_of, log_frames
 from cli.runtime import LOCK, Running, forget, new_secret, notify
 from cli.session import Session
-from cli.up import gateway_settings, token_path, upstream_policy
 from cli.wiring import Wiring
 from store.errors import CorrigibleError
 from store.keys import Keys

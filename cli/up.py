@@ -10,12 +10,12 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.base import Command
+from cli.endpoint import gateway_settings, token_path, upstream_policy
 from cli.output import Report, facts, say
 from cli.runtime import Running, running
 from cli.session import Session
@@ -103,31 +103,6 @@ def prepare(session: Session, port: int | None, *, expose: bool, learner: bool) 
     session.home.create()
     check_bind(settings, exposed=expose, tokens=len(TokenFile.load(token_path(session)).tokens))
     return {"place": str(session.place) if session.place else None, "port": settings.port, "learner": learner}
-
-
-def gateway_settings(session: Session, port: int | None) -> Any:  # noqa: ANN401 - GatewaySettings, imported late
-    """Return the gateway's settings, with the port given by hand."""
-    from dataclasses import asdict
-
-    from feedback.gateway.settings import GatewaySettings
-
-    values = asdict(session.config.gateway)
-    return GatewaySettings(**(values if port is None else {**values, "port": port}))
-
-
-def upstream_policy(session: Session) -> Any:  # noqa: ANN401 - UpstreamPolicy or None, imported late
-    """Return when a bigger model may be asked; None: never."""
-    from dataclasses import asdict
-
-    from feedback.upstream.policy import UpstreamPolicy
-
-    settings = session.config.upstream
-    return UpstreamPolicy(**asdict(settings)) if settings.url else None
-
-
-def token_path(session: Session) -> Path:
-    """Return where the tokens are."""
-    return session.home.data / "tokens.json"
 
 
 def check_model_fits(session: Session) -> None:

@@ -18,12 +18,13 @@ from store.codec import build, encode
 from store.errors import Locked, UsageError, WrongKey
 from store.files import unwritable, write_atomic
 from store.imported import Imported
-from store.keys import Keys, derive
+from store.keys import Keys
 from store.llm_logs import from_llm_logs
 from store.open_webui import from_feedback
 from store.protectors import Passphrase
 from store.records import RECORD_TYPES, Correction, Example, Interaction, Rating, Record, canonical
 from store.sealed import seal, unseal
+from store.secret import derive
 
 Shape = Literal["records", "sft", "preferences"]
 EXPORTED: tuple[type[Record], ...] = (Interaction, Correction, Rating)  # in this order: what is spoken of comes first

@@ -28,9 +28,8 @@ from store.files import write_atomic
 from store.paths import Home
 from store.protectors import Argon2Cost, Backend, Protector, protector_for
 from store.records import canonical
-from store.secret import Secret, wipe
+from store.secret import KEY_BYTES, wipe
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
 VERSION = 1
 
@@ -122,11 +121,6 @@ class KeyStatus:
     generation: int
     warning: str
     cost: Argon2Cost | None = None  # of the passphrase, where there is one
-
-
-def derive(secret: Secret, purpose: str, salt: bytes = b"") -> bytes:
-    """32 bytes derived from `secret` for `purpose` by HKDF-SHA256."""
-    return HKDF(SHA256(), KEY_BYTES, salt or None, purpose.encode()).derive(secret)
 
 
 def create_keys(home: Home, protector: Protector, *, keys: Keys | None = None, generation: int = 1) -> Keys:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from store.errors import IntegrityError, Locked, UsageError
 from store.files import shred, write_atomic
 from store.paths import NAME, Home
+from store.secret import derive
 
 Backend = Literal["keyring", "systemd", "passphrase", "file"]
 WRAPPING_BYTES = 32
@@ -188,8 +189,6 @@ class SystemdCredential:
 
     def recover(self, home: Home, params: dict[str, Any]) -> bytes:
         """Derive the wrapping key from the credential. Raises Locked when it is not there."""
-        from store.keys import derive
-
         secret = _credential(home, params["name"])
         if len(secret) < WRAPPING_BYTES:
             raise Locked(f"The systemd credential {params['name']} is missing or too short.", hint=self.hint)

@@ -13,8 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from store.errors import IntegrityError
-from store.keys import derive
-from store.secret import Secret
+from store.secret import Secret, derive
 
 MAGIC = b"CORRSEAL"
 VERSION = 1

@@ -1,7 +1,12 @@
-"""Key material in memory that can be overwritten."""
+"""Key material in memory that can be overwritten, and keys derived from it."""
 
 import ctypes
 import sys
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY_BYTES = 32
 
 Secret = bytes | bytearray
 
@@ -19,3 +24,8 @@ def wipe_text(text: str) -> None:
     """
     if sys.implementation.name == "cpython" and text.isascii() and len(text) > 1:
         ctypes.memset(id(text) + sys.getsizeof(text) - len(text) - 1, 0, len(text))
+
+
+def derive(secret: Secret, purpose: str, salt: bytes = b"") -> bytes:
+    """32 bytes derived from `secret` for `purpose` by HKDF-SHA256."""
+    return HKDF(SHA256(), KEY_BYTES, salt or None, purpose.encode()).derive(secret)

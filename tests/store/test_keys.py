@@ -15,10 +15,11 @@ from keyring.errors import PasswordDeleteError
 
 from store.errors import CorrigibleError, IntegrityError, Locked, NotInitialised, UsageError, WrongKey
 from store.keychange import change_protector, rotate
-from store.keys import Keys, derive, forbid_core_dumps, key_status, unlock
+from store.keys import Keys, forbid_core_dumps, key_status, unlock
 from store.paths import Home
 from store.protectors import Argon2Cost, KeyFile, OsKeyring, Passphrase, Protector, SystemdCredential
 from store.records import Interaction
+from store.secret import derive
 from store.store import Store
 from tests.store.samples import interaction
 
