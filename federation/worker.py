@@ -33,7 +33,7 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.ERROR)
     going = _Going()
     wanted: dict[str, Any] = json.load(sys.stdin.buffer)
-    base = load_base(check_model(Path(wanted["model"])), hold="compact")
+    base = load_base(check_model(Path(wanted["model"])), hold="fast")
     train = private_trainer(base)
     seats = []
     for post in (Post(**entry) for entry in wanted["posts"]):

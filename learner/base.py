@@ -19,13 +19,16 @@ from feedback.gguf_header import read_header
 from feedback.models import ModelFile
 from feedback.template import ChatTemplate
 from learner.conditions import starved
-from learner.fast import fastest_dtype
+from learner.fast import fastest_dtype, int8_is_faster
+from learner.int8 import COARSE, WIDTH, coarseness
 from learner.mapped import network_over
 from learner.recipe import Hold
 from store.errors import IntegrityError, UsageError
 from store.records import Message
 
 FAMILY = frozenset({"llama", "qwen2", "qwen3", "phi3"})  # transformers' model types that `lean` knows
+_TEXT = "Turn on the kitchen light, please. Milk, bread and 12 eggs at 7:45; the quick brown fox jumps over a lazy dog."
+_COMPARED: tuple[Hold, Hold] = ("int8", "blocks")
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -74,7 +77,7 @@ def load_base(model: ModelFile, *, threads: int = 1, hold: Hold = "float32") -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(model.path.parent), gguf_file=model.path.name)
-            network = _network(transformers, model, hold, dtype)
+            network = _network(transformers, model, hold, dtype, torch.tensor([tokenizer(_TEXT)["input_ids"]]))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         if starved(error):  # the file is sound
             raise MemoryError from None
@@ -89,6 +92,11 @@ def load_base(model: ModelFile, *, threads: int = 1, hold: Hold = "float32") -> 
     template = ChatTemplate(tokenizer.chat_template, bos=bos, eos=eos)
     geometry, end = geometry_of(network, model.architecture), _end(tokenizer, template)
     return Base(network, tokenizer, template, model.digest, geometry, end, dtype)
+
+
+def fastest_hold(width: int, dtype: torch.dtype) -> Hold:
+    """Return how this machine trains fastest on a base of `width` that it would multiply in `dtype` otherwise."""
+    return "int8" if width >= WIDTH and int8_is_faster(dtype) else "compact"
 
 
 def condense(base: Base) -> None:
@@ -130,13 +138,21 @@ def head(base: Base, hidden: torch.Tensor) -> torch.Tensor:
     return logits if not cap else cap * torch.tanh(logits / cap)
 
 
-def _network(transformers: Any, model: ModelFile, hold: Hold, dtype: torch.dtype) -> Any:  # noqa: ANN401
-    """The model with the file's weights, held as told; `dtype` is what training multiplies."""
+def _network(
+    transformers: Any, model: ModelFile, hold: Hold, dtype: torch.dtype, tokens: torch.Tensor  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """The model with the file's weights, held as told; `dtype` is what training multiplies, `tokens` are text."""
     folder, name = str(model.path.parent), model.path.name
     if hold != "float32":
         config = transformers.AutoConfig.from_pretrained(folder, gguf_file=name)
         if config.model_type in FAMILY:
-            return network_over(transformers, config, model.path, dtype, blocks=hold == "blocks")
+            if hold != "fast":
+                return network_over(transformers, config, model.path, dtype, hold)
+            if fastest_hold(config.hidden_size, dtype) == "int8":
+                network, exact = (network_over(transformers, config, model.path, dtype, way) for way in _COMPARED)
+                if coarseness(network.get_decoder(), exact.get_decoder(), tokens) <= COARSE:
+                    return network
+            return network_over(transformers, config, model.path, dtype, "compact")
     return transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
 
 

@@ -17,6 +17,7 @@ from gguf.constants import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from feedback.gguf_header import Tensor, read_header
+from learner.int8 import Int8
 from learner.quants import numbers
 
 _AT_ONCE = 1 << 18  # numbers made dense in float32 at a time: about what a processor's cache holds
@@ -55,13 +56,13 @@ class Blocks:
 
 
 class BlockLinear(torch.nn.Linear):
-    """A frozen linear whose matrix is made from its blocks whenever it is multiplied.
+    """A frozen linear whose matrix is made from its blocks, or whole numbers, whenever it is multiplied as a dense one.
 
     Its `weight` has the matrix's shape, and the type that the blocks are rounded to, but is a single NaN: whoever takes
     it for the matrix will see.
     """
 
-    def __init__(self, blocks: Blocks, bias: Any, dtype: torch.dtype) -> None:  # noqa: ANN401 - torch's Parameter
+    def __init__(self, blocks: Blocks | Int8, bias: Any, dtype: torch.dtype) -> None:  # noqa: ANN401 - torch's Parameter
         out, wide = blocks.shape
         super().__init__(wide, out, bias=False, device="meta", dtype=dtype)
         self.blocks, self.bias = blocks, bias

@@ -125,13 +125,20 @@ def private_dtype(fast: torch.dtype) -> torch.dtype:
     return fast if same else torch.float32
 
 
+@functools.cache
+def int8_is_faster(dtype: torch.dtype) -> bool:
+    """Return whether this machine multiplies whole numbers of 8 bits so much faster that rounding to them pays."""
+    return _seconds(torch.int8) * 1.5 < _seconds(dtype)
+
+
 def _seconds(dtype: torch.dtype) -> float:
     """Least time of a typical multiplication."""
     tokens, wide, out = _SIZES
     x, weight = torch.ones(tokens, wide, dtype=dtype), torch.ones(out, wide, dtype=dtype)
+    multiply = torch._int_mm if dtype is torch.int8 else torch.mm
     times = []
     for _ in range(_ROUNDS):
         started = time.perf_counter()
-        x @ weight.t()
+        multiply(x, weight.t())
         times.append(time.perf_counter() - started)
     return min(times)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from learner.blocks import BlockLinear, matrix, write
+from learner.int8 import Int8, joined, rounded
 from learner.packed import Group
 
 
@@ -35,20 +36,11 @@ class Fused:
         self.members = [Member(*one) for one in zip(layers, starts, stops, strict=True)]
         self.shape, self.dtype = (stops[-1], linears[0].in_features), dtype
         self.norm = norm
-        self.narrow = None if norm is None else norm.to(dtype)
         biases = [linear.bias for linear in linears]
         self.bias = None if biases[0] is None else torch.cat([bias.detach() for bias in biases]).to(dtype)
         self._own, self._under = own, under
-        self._kept = None if isinstance(linears[0], BlockLinear) else self._made()
-        if self._kept is not None and under is None and linears[0].weight.dtype == dtype:
-            for member in self.members:
-                member.layer.base_layer.weight.data = self._kept[member.start : member.stop]
+        self._kept = self._keep(linears)
         self.active = True
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """W; made anew at every use where the base is held as blocks."""
-        return self._made() if self._kept is None else self._kept
 
     def refresh(self) -> None:
         """Take over the adapters' present weights."""
@@ -65,8 +57,7 @@ class Fused:
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return y [rows, out] and x Aᵀ [rows, ranks]."""
-        y = (x if self.narrow is None else x * self.narrow) @ self.weight.t()
-        image = None
+        y, image = _up(self._weight(), x, self.norm), None
         if self.active:
             image = x @ self.a.t()
             y.addmm_(image, self.b.t())
@@ -90,12 +81,32 @@ class Fused:
                 sink.put(member.layer.lora_B[self._own].weight, grad_b[member.start : member.stop, rank])
         if not down:
             return grad.new_empty(0)
-        d = grad @ self.weight
-        return (d if self.narrow is None else d.mul_(self.narrow)).addmm_(inner, self.a)
+        return _down(self._weight(), grad, self.norm).addmm_(inner, self.a)
 
-    def _made(self) -> torch.Tensor:
+    def _weight(self) -> torch.Tensor | Int8:
+        """W; made anew at every use where the base is held as blocks."""
+        return self._made(self.dtype) if self._kept is None else self._kept
+
+    def _keep(self, linears: Sequence[Any]) -> torch.Tensor | Int8 | None:
+        """W; where it is no more than the base's own matrices, these become views of it."""
+        if isinstance(linears[0], BlockLinear):
+            if not isinstance(linears[0].blocks, Int8):
+                return None
+            if self._under is not None:
+                return rounded(self._made(torch.float32))
+            numbers = joined([linear.blocks for linear in linears])
+            for member, linear in zip(self.members, linears, strict=True):
+                linear.blocks = numbers[member.start : member.stop]
+            return numbers
+        whole = self._made(self.dtype)
+        if self._under is None and linears[0].weight.dtype == self.dtype:
+            for member, linear in zip(self.members, linears, strict=True):
+                linear.weight.data = whole[member.start : member.stop]
+        return whole
+
+    def _made(self, dtype: torch.dtype) -> torch.Tensor:
         """The members' matrices above each other, the adapter below folded in."""
-        whole = torch.empty(self.shape, dtype=self.dtype)
+        whole = torch.empty(self.shape, dtype=dtype)
         for member in self.members:
             _write(member.layer, self._under, whole[member.start : member.stop])
         return whole
@@ -156,6 +167,21 @@ def each(grad: torch.Tensor, image: torch.Tensor, segments: Sequence[Group], exa
         found = torch.bmm(image[group.rows].reshape(shape).transpose(1, 2), grad[group.rows].reshape(shape))
         out[list(group.owners)] = found.float()
     return out
+
+
+def _up(weight: torch.Tensor | Int8, x: torch.Tensor, norm: torch.Tensor | None) -> torch.Tensor:
+    """(x n) Wᵀ."""
+    if isinstance(weight, Int8):
+        return weight.times(x, norm)
+    return (x if norm is None else x * norm.to(x.dtype)) @ weight.t()
+
+
+def _down(weight: torch.Tensor | Int8, grad: torch.Tensor, norm: torch.Tensor | None) -> torch.Tensor:
+    """(grad W) n."""
+    if isinstance(weight, Int8):
+        return weight.back(grad, norm)
+    d = grad @ weight
+    return d if norm is None else d.mul_(norm.to(d.dtype))
 
 
 def _write(layer: Any, under: str | None, into: torch.Tensor) -> None:  # noqa: ANN401

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 
 from learner.blocks import BlockLinear, Blocks, mapped
+from learner.int8 import rounded
+from learner.recipe import Hold
 
 
-def network_over(transformers: Any, config: Any, path: Path, dtype: torch.dtype, *, blocks: bool) -> Any:  # noqa: ANN401
+def network_over(transformers: Any, config: Any, path: Path, dtype: torch.dtype, hold: Hold) -> Any:  # noqa: ANN401
     """Return a causal model whose weights, rounded to `dtype`, are those of the file at `path`.
 
     Args:
-        blocks: leave the matrices of the decoder's linears in the file; else everything is made dense.
+        hold: how to hold the matrices of the decoder's linears; everything else is made dense.
     Raises:
         ValueError: the file lacks a tensor, or one has another shape.
     """
@@ -36,7 +38,7 @@ def network_over(transformers: Any, config: Any, path: Path, dtype: torch.dtype,
         name = f"{names.get_name(owner)}.{end}"
         if name in tensors:
             order = processor.process(weights=tensors[name].order, name=name).weights
-            _put(network, place, tensors[name].ordered(np.ascontiguousarray(order)), dtype, stay=blocks)
+            _put(network, place, tensors[name].ordered(np.ascontiguousarray(order)), dtype, hold)
     network.tie_weights()
     if any(one.is_meta for one in (*network.parameters(), *network.buffers())):
         raise ValueError("a tensor is missing")
@@ -49,14 +51,15 @@ def _names(config: Any) -> gguf.TensorNameMap:  # noqa: ANN401
     return gguf.get_tensor_name_map(arch, config.num_hidden_layers)
 
 
-def _put(network: Any, place: str, blocks: Blocks, dtype: torch.dtype, *, stay: bool) -> None:  # noqa: ANN401
-    """Have `blocks` be the parameter called `place`; a linear's in the decoder may `stay` blocks."""
+def _put(network: Any, place: str, blocks: Blocks, dtype: torch.dtype, hold: Hold) -> None:  # noqa: ANN401
+    """Have `blocks` be the parameter called `place`; a linear's in the decoder are held as told."""
     path, _, name = place.rpartition(".")
     module = network.get_submodule(path)
     shape = getattr(module, name).shape
     if (*blocks.shape, 1)[: len(shape)] != shape:
         raise ValueError("a tensor has another shape")
-    if stay and isinstance(module, torch.nn.Linear) and name == "weight" and ".layers." in path:
-        network.set_submodule(path, BlockLinear(blocks, module.bias, dtype))
+    if hold in ("int8", "blocks") and isinstance(module, torch.nn.Linear) and name == "weight" and ".layers." in path:
+        held = blocks if hold == "blocks" else rounded(blocks.dense(torch.float32))
+        network.set_submodule(path, BlockLinear(held, module.bias, dtype))
     else:
         setattr(module, name, torch.nn.Parameter(blocks.dense(dtype).view(shape), requires_grad=False))

@@ -6,7 +6,9 @@ All values are public; none is derived from what a user wrote.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Hold = Literal["float32", "compact", "blocks"]  # weights: float32, in the type that is multiplied, as in the file
+# How the base's weights lie in memory: float32; in the floating type that is multiplied; in whole numbers of 8 bits; as
+# in its file. "fast" is int8 where that is multiplied faster, else compact.
+Hold = Literal["float32", "compact", "int8", "blocks", "fast"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +60,5 @@ class PerformanceFlags:
 
     threads: int = 1
     micro_batch: int = 32  # examples per forward pass where nothing is updated
-    hold: Hold = "compact"  # "blocks" where memory is short
+    hold: Hold = "fast"  # "blocks" where memory is short
     recompute: bool = False  # keep less of a step and compute it again, where memory is shorter still

@@ -178,7 +178,7 @@ class Replayer:
     @cached_property
     def _base(self) -> Base:
         """The training base, loaded at the first learning run."""
-        return load_base(self._model, hold="compact")
+        return load_base(self._model, hold="fast")
 
     def _learn(self, store: StoreBase, course: _Course) -> None:
         """One learning run through the gate; a new adapter is served and the regression set checked."""

@@ -23,8 +23,9 @@ from learner.recipe import Hold
 from tests.learner import zoo
 
 WAYS: dict[str, tuple[Hold, bool]] = {
-    "float32": ("float32", False), "compact": ("compact", False), "blocks": ("blocks", False),
-    "compact, recomputing": ("compact", True), "blocks, recomputing": ("blocks", True),
+    "float32": ("float32", False), "compact": ("compact", False), "int8": ("int8", False),
+    "blocks": ("blocks", False), "compact, recomputing": ("compact", True),
+    "int8, recomputing": ("int8", True), "blocks, recomputing": ("blocks", True),
 }  # fmt: skip
 KINDS = (gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0)
 SIZES = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,

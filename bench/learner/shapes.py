@@ -12,8 +12,8 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from feedback.models import check_model, embedded_model, probe_pairs
-from learner.base import Base, condense, geometry_of, load_base
-from learner.blocks import BlockLinear
+from learner.base import Base, condense, fastest_hold, geometry_of, load_base
+from learner.blocks import BlockLinear, Blocks
 from learner.encode import Encoded, encode_all
 from learner.fast import fastest_dtype
 from learner.mapped import network_over
@@ -28,11 +28,11 @@ ANSWER = 30  # of them predicted
 def embedded(dtype: torch.dtype, hold: Hold) -> tuple[Base, list[Encoded]]:
     """The shipped model and 16 of its probe pairs, of middling length."""
     model = check_model(embedded_model())
-    base = load_base(model, hold="blocks" if hold == "blocks" else "float32")
+    base = load_base(model, hold="float32" if hold == "compact" else hold)
     pairs = probe_pairs(model.path)
     examples = [Example(messages=(Message("user", prompt),), answer=answer, rejected="") for prompt, answer in pairs]
     found = sorted(encode_all(base, examples, max_tokens=512), key=lambda item: len(item.tokens))
-    if hold != "blocks":
+    if hold == "compact":
         condense(replace(base, fast_dtype=dtype))
     middle = len(found) // 2
     return base, found[middle - 64 : middle + 64 : 8]
@@ -46,7 +46,8 @@ def smol(dtype: torch.dtype, hold: Hold) -> tuple[Base, list[Encoded]]:
     )  # fmt: skip
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    model = _filed(model, dtype) if hold == "blocks" else model.to(dtype)
+    hold = fastest_hold(config.hidden_size, dtype) if hold == "fast" else hold
+    model = model.to(dtype) if hold == "compact" else _filed(model, dtype, hold)
     base = Base(model, None, None, "", geometry_of(model, "llama"), 2, fastest_dtype())  # type: ignore[arg-type]
     return base, items(config.vocab_size)
 
@@ -61,11 +62,12 @@ def items(words: int) -> list[Encoded]:
 
 
 def filed(base: Base) -> list[np.ndarray]:
-    """Return the bytes of every matrix that `base` holds as blocks."""
-    return [one.blocks.rows for one in base.model.modules() if isinstance(one, BlockLinear)]
+    """Return the bytes of every matrix that `base` holds as blocks, or as whole numbers."""
+    held = [one.blocks for one in base.model.modules() if isinstance(one, BlockLinear)]
+    return [one.rows if isinstance(one, Blocks) else one.numbers.numpy() for one in held]
 
 
-def _filed(model: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 - transformers is untyped
+def _filed(model: Any, dtype: torch.dtype, hold: Hold) -> Any:  # noqa: ANN401 - transformers is untyped
     """The same model over a file of Q8_0, which is gone when the process is."""
     kind = gguf.GGMLQuantizationType.Q8_0
     with TemporaryDirectory() as folder:
@@ -78,4 +80,4 @@ def _filed(model: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 - transformer
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        return network_over(transformers, model.config, path, dtype, blocks=True).eval().requires_grad_(False)
+        return network_over(transformers, model.config, path, dtype, hold).eval().requires_grad_(False)

@@ -82,7 +82,7 @@ class Delivery:
 
 def live(shift: Shift, tell: Tell) -> list[Life]:
     """Let every owner of the shift talk, correct and learn; tells (name, "asked" | "learning" | "done")."""
-    base = load_base(shift.model, hold="compact")
+    base = load_base(shift.model, hold="fast")
     lives = []
     with Engine(shift.model) as engine:
         for seat in shift.seats:

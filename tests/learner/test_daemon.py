@@ -168,7 +168,7 @@ def test_smaller_means_less_at_a_time() -> None:
     """Half the examples in a step, half their length, never nothing; the base stays in its file."""
     once = smaller(POLICY)
     assert (once.recipe.batch, once.recipe.max_tokens) == (4, POLICY.recipe.max_tokens // 2)
-    assert (POLICY.flags.hold, once.flags.hold) == ("compact", "blocks")
+    assert (POLICY.flags.hold, once.flags.hold) == ("fast", "blocks")
     assert (POLICY.flags.recompute, once.flags.recompute) == (False, True)
     for _ in range(10):
         once = smaller(once)
