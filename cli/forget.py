@@ -84,7 +84,7 @@ def _forget(
     from learner.journal import Checkpoint
 
     found = plan(store, ids)
-    confirm(session, f"This destroys {len(ids)} answers and {len(found.exposed)} adapters for good.", yes)
+    confirm(session, f"This destroys for good: answers {len(ids)}, adapters {len(found.exposed)}.", yes)
     model = session.model()
     with (
         Engine(model, threads=session.config.model.threads) as engine,

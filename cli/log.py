@@ -84,7 +84,7 @@ def rm(session: Session, ids: tuple[str, ...], yes: bool) -> Report:
                 failed.append({"id": one, "code": error.code, "message": error.message})
         hanging = _hanging(store, found)
         count = sum(len(corrections) + len(ratings) for corrections, ratings in hanging.values())
-        confirm(session, f"This removes {len(found)} answers and {count} corrections and ratings for good.", yes)
+        confirm(session, f"This removes for good: answers {len(found)}, corrections and ratings {count}.", yes)
         learned = _learned_from(store, found)
         removed = store.remove_all([interaction.id for interaction in found])
     data = {"removed": removed, "failed": failed, "adapters_that_learned_from_them": learned}

@@ -76,7 +76,7 @@ def cost(found: History) -> str:
     if sums["corrections"]:
         each = f", {3600 * sums['cpu_hours'] / sums['corrections']:.1f} s of processor per correction learned"
     return (
-        f"{sums['runs']:.0f} runs, {sums['adopted']:.0f} adopted: {60 * sums['wall_hours']:.0f} minutes, "
+        f"runs {sums['runs']:.0f}, adopted {sums['adopted']:.0f}: {60 * sums['wall_hours']:.0f} minutes, "
         f"{60 * sums['cpu_hours']:.0f} of processor, {sums['tokens']:,.0f} tokens, {told}{each}"
     )
 

@@ -176,7 +176,7 @@ def test_log_removal_asks_and_names_what_goes(logged: Call) -> None:
     """Without --yes and without a person nothing is removed."""
     result = logged("log", "rm", said(0).id, "--json")
     assert (result.code, result.error["code"]) == (2, "confirmation_needed")
-    assert "1 answers and 1 corrections" in result.error["message"]
+    assert "answers 1, corrections and ratings 1" in result.error["message"]
     assert logged("log", "list", "--json").data["count"] == 3
 
 
