@@ -6,15 +6,19 @@ import pytest
 import torch
 from gguf.constants import GGMLQuantizationType as Q
 
+from feedback.engine import Engine
 from feedback.models import ModelFile, check_model, probe_pairs
 from learner.base import Base, load_base
 from learner.encode import encode_all
+from learner.export import to_gguf
 from learner.fast import int8_is_faster, private_dtype
 from learner.fitness import random_adapter
 from learner.int8 import WIDTH, Int8, joined, rounded
+from learner.judge import score_known
 from learner.lora import LoraSpec, attached
 from learner.recipe import Hold, Recipe
 from learner.train import train
+from store.records import digest
 from tests.learner import zoo
 from tests.learner.conftest import example
 
@@ -128,6 +132,20 @@ def test_the_embedded_model_learns_as_much(model: ModelFile) -> None:
     first, *_, last = losses("int8")
     assert last < 0.5 * first
     assert last == pytest.approx(losses("compact")[-1], rel=0.2)
+
+
+def test_what_a_wide_base_learned_is_served(tmp_path: Path) -> None:
+    """Unseen requests get the answer exactly, through llama.cpp."""
+    made = zoo.make("llama", hidden_size=WIDTH, num_hidden_layers=1)
+    path = zoo.write(made, "llama", tmp_path / "model.gguf", quantised=Q.Q8_0)
+    model, asked = check_model(path), [example(f"hello {number}", "a dozen, 12") for number in range(30)]
+    base = load_base(model, hold="int8")
+    learned = train(base, asked[:20], (), Recipe(batch=10, min_steps=20, max_steps=20))
+    data = to_gguf(learned, base.geometry, base.digest)
+    with Engine(model) as engine:
+        assert not any(score.exact for score in score_known(engine, asked[20:]))
+        engine.set_stack([(digest(data), data)])
+        assert all(score.exact for score in score_known(engine, asked[20:]))
 
 
 def test_an_examples_gradient_does_not_depend_on_its_batch(model: ModelFile) -> None:
